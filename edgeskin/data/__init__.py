@@ -1,0 +1,1 @@
+"""Paired lesions: loaders, roles, frames, phantoms."""

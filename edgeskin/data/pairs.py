@@ -1,0 +1,101 @@
+"""What a loader gives: pairs of one lesion each, and every fault of a collection at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.roles import Role
+from edgeskin.spec.schema import Schema
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One lesion: its dermoscopic image, its clinical image unless missing, its class number for each task.
+
+    `labels` holds a class number for every task of the schema, UNLABELLED where the data has none. `role` is set
+    where the data set comes with an official split. `meta` keeps columns for sub-group reports.
+    """
+
+    lesion_id: str
+    dermoscopic: Path
+    clinical: Path | None
+    labels: Mapping[str, int]
+    row: int
+    patient_id: str | None = None
+    role: Role | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """A collection of pairs under one schema. `phantom` marks drawn images; `border_px` is cut from each side."""
+
+    name: str
+    root: Path
+    schema: Schema
+    pairs: tuple[Pair, ...]
+    phantom: bool = False
+    border_px: int = 0
+
+    def by_id(self) -> dict[str, Pair]:
+        """Lesion id -> pair."""
+        return {pair.lesion_id: pair for pair in self.pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a collection: where and what."""
+
+    row: int | None
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        where = f"row {self.row}: " if self.row is not None else ""
+        return f"{where}{self.path}: {self.what}"
+
+
+@dataclass
+class Problems:
+    """Gathers every fault, so that a user mends a collection in one go."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, row: int | None, path: object, what: str) -> None:
+        """Note a fault and go on."""
+        self.found.append(Problem(row, str(path), what))
+
+    def raise_if_any(self, root: Path) -> None:
+        """Raise one EdgeskinError that lists all faults."""
+        if self.found:
+            count = len(self.found)
+            raise EdgeskinError(
+                f"{count} problem{'s' if count != 1 else ''} in the data",
+                got=f"{root}; first: {self.found[0]}",
+                fix="mend or remove these rows, then run `edgeskin data check`",
+                details=[str(problem) for problem in self.found],
+            )
+
+
+Loader = Callable[[Path, Schema], PairSet]
+
+
+def require_root(root: Path, needed: list[str], layout: str) -> None:
+    """Check that a root exists and holds what its layout needs.
+
+    Raises:
+        EdgeskinError: the root is missing, or files of the layout are.
+    """
+    if not root.is_dir():
+        raise EdgeskinError("missing root", got=str(root), fix=f"pass --root DIR, a folder in the layout of {layout}")
+    absent = [name for name in needed if not (root / name).exists()]
+    if absent:
+        raise EdgeskinError(
+            f"wrong layout for {layout}",
+            got=f"{root} without {', '.join(absent)}",
+            possible=needed,
+            fix="point --root at the folder that holds these",
+        )

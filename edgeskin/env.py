@@ -1,0 +1,26 @@
+"""The only module that reads environment variables."""
+
+import os
+from pathlib import Path
+
+_FALSE = {"", "0", "false", "no", "off"}
+
+
+def flag(name: str) -> bool:
+    """Whether an environment variable is set to something true; "0", "false", "no", "off" are not.
+
+    >>> import os
+    >>> os.environ["EDGESKIN_DOCTEST"] = "0"; flag("EDGESKIN_DOCTEST")
+    False
+    >>> os.environ["EDGESKIN_DOCTEST"] = "1"; flag("EDGESKIN_DOCTEST")
+    True
+    """
+    return os.environ.get(name, "").strip().lower() not in _FALSE
+
+
+def cache_dir() -> Path:
+    """Where caches go: EDGESKIN_CACHE, else XDG_CACHE_HOME/edgeskin, else ~/.cache/edgeskin."""
+    if given := os.environ.get("EDGESKIN_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeskin"

@@ -1,0 +1,167 @@
+"""Formulas only. What is undefined is NaN, never 0."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
+    """Confusion matrix [truth, predicted].
+
+    >>> confusion(np.array([0, 1, 1]), np.array([0, 1, 0]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def accuracy(truth: Ints, predicted: Ints) -> float:
+    """Share of equal entries.
+
+    >>> accuracy(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0]))
+    0.75
+    """
+    return float(np.mean(truth == predicted)) if len(truth) else math.nan
+
+
+def balanced_accuracy(truth: Ints, predicted: Ints, classes: int) -> float:
+    """Mean recall over the classes that occur in the truth.
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3).__round__(4)
+    0.8333
+    """
+    matrix = confusion(truth, predicted, classes)
+    support = matrix.sum(1)
+    present = support > 0
+    return float(np.mean(matrix.diagonal()[present] / support[present])) if present.any() else math.nan
+
+
+def macro_f1(truth: Ints, predicted: Ints, classes: int) -> float:
+    """Mean F1 over the classes that occur in truth or prediction (as scikit-learn's f1_score(average="macro")).
+
+    >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2).__round__(4)
+    0.7333
+    """
+    matrix = confusion(truth, predicted, classes)
+    denominator = matrix.sum(0) + matrix.sum(1)
+    present = denominator > 0
+    return float(np.mean(2 * matrix.diagonal()[present] / denominator[present])) if present.any() else math.nan
+
+
+def auc(positive: NDArray[np.bool_], score: Floats) -> float:
+    """Area under the ROC curve: P(score of a positive > score of a negative), ties count half (Mann-Whitney).
+
+    >>> auc(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    0.75
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if positives == 0 or negatives == 0:
+        return math.nan
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # mean rank of each distinct score
+    rank_sum = float(ranks[inverse][positive].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def sensitivity_specificity(positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> tuple[float, float]:
+    """Sensitivity and specificity of a binary decision; NaN where there is no positive, or no negative.
+
+    >>> sensitivity_specificity(np.array([True, True, False, False]), np.array([True, False, False, False]))
+    (0.5, 1.0)
+    """
+    sensitivity = float(flagged[positive].mean()) if positive.any() else math.nan
+    specificity = float((~flagged[~positive]).mean()) if (~positive).any() else math.nan
+    return sensitivity, specificity
+
+
+def threshold_at_sensitivity(positive: NDArray[np.bool_], score: Floats, sensitivity: float) -> float:
+    """The highest threshold t for which `score >= t` finds at least that share of the positives.
+
+    >>> threshold_at_sensitivity(np.array([True, True, True, False]), np.array([0.9, 0.5, 0.2, 0.4]), 0.66)
+    0.5
+    """
+    if not positive.any():
+        return math.nan
+    ranked = np.sort(score[positive])[::-1]
+    return float(ranked[max(0, math.ceil(sensitivity * len(ranked)) - 1)])
+
+
+def expected_calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> float:
+    """ECE of the top class over equal-width bins of confidence (Guo et al. 2017).
+
+    >>> expected_calibration_error(np.array([[0.2, 0.8], [0.4, 0.6]]), np.array([1, 0])).__round__(3)
+    0.4
+    """
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    error = 0.0
+    for index in range(bins):
+        inside = which == index
+        if inside.any():
+            gap = abs(float((predicted[inside] == truth[inside]).mean()) - float(confidence[inside].mean()))
+            error += gap * float(inside.mean())
+    return error
+
+
+def sqnr_db(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:
+    """Signal to quantisation noise ratio in dB: 10 log10(sum ref^2 / sum (ref - value)^2).
+
+    >>> sqnr_db(np.array([1.0, 1.0]), np.array([0.9, 1.1])).__round__(2)
+    20.0
+    """
+    reference64 = np.asarray(reference, np.float64)
+    noise = float(np.sum((reference64 - np.asarray(value, np.float64)) ** 2))
+    signal = float(np.sum(reference64**2))
+    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+
+
+def percentile(values: Sequence[float] | Floats, share: float) -> float:
+    """Nearest-rank percentile: the smallest value with at least that share of the values at or below it.
+
+    >>> percentile([5.0, 1.0, 2.0, 3.0, 4.0], 0.9)
+    5.0
+    """
+    ranked = np.sort(np.asarray(values, np.float64))
+    if not len(ranked):
+        return math.nan
+    return float(ranked[max(0, math.ceil(share * len(ranked)) - 1)])
+
+
+def wilson_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927).
+
+    >>> tuple(round(x, 4) for x in wilson_interval(8, 10))
+    (0.4902, 0.9433)
+    """
+    if total == 0:
+        return math.nan, math.nan
+    share = hits / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / scale
+    return centre - half, centre + half
+
+
+def bootstrap_interval(
+    statistic: Callable[[Ints], float], count: int, *, repeats: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `statistic(indices)` over `count` lesions drawn with replacement.
+
+    Draws on which the statistic is undefined (NaN) are left out; (NaN, NaN) if all are.
+
+    >>> values = np.arange(100.0)
+    >>> low, high = bootstrap_interval(lambda i: float(values[i].mean()), 100, repeats=200)
+    >>> 40 < low < 49.5 < high < 60
+    True
+    """
+    generator = np.random.default_rng(seed)
+    drawn = np.array([statistic(generator.integers(0, count, count)) for _ in range(repeats)])
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return math.nan, math.nan
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,85 @@
+"""Photograph -> frame: the one host-side preparation that training, calibration, verification and runtime share."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.preprocess import Preprocess
+
+Photo: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
+Frame: TypeAlias = NDArray[np.uint8]
+
+
+def read_photo(photo: Photo) -> Image.Image:
+    """A decoded RGB image from a path, a PIL image or a uint8 array [H, W, 3] (RGB).
+
+    Raises:
+        EdgeskinError: no such file, not an image, truncated, or an array of another shape or dtype.
+    """
+    if isinstance(photo, Image.Image):
+        return photo if photo.mode == "RGB" else photo.convert("RGB")
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8:
+            raise EdgeskinError(
+                "wrong image dtype", got=str(photo.dtype), possible="uint8, 0..255", fix="convert the array to uint8"
+            )
+        if photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+            raise EdgeskinError(
+                "wrong image shape", got=str(photo.shape), possible="(height, width, 3), RGB", fix="pass one RGB image"
+            )
+        return Image.fromarray(photo)
+    path = Path(photo)
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise EdgeskinError("no such image", got=str(path), fix="check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise EdgeskinError("unreadable image", got=f"{path} ({error})", fix="replace or re-encode the file") from error
+
+
+def crop_box(width: int, height: int, spec: Preprocess) -> tuple[float, float, float, float]:
+    """The part of a photograph that becomes the frame: left, top, right, bottom in pixels.
+
+    >>> spec = Preprocess(height=192, width=192, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> crop_box(300, 225, spec)
+    (37.5, 0.0, 262.5, 225.0)
+    """
+    left = top = float(spec.border_px)
+    right, bottom = width - left, height - top
+    if right - left < 1 or bottom - top < 1:
+        raise EdgeskinError(
+            "the image is smaller than its border",
+            got=f"{width}x{height} with border {spec.border_px}",
+            fix="lower border_px",
+        )
+    if spec.fit == "crop":
+        inner_width, inner_height = right - left, bottom - top
+        aspect = spec.width / spec.height
+        if inner_width > inner_height * aspect:
+            cut = (inner_width - inner_height * aspect) / 2
+            left, right = left + cut, right - cut
+        else:
+            cut = (inner_height - inner_width / aspect) / 2
+            top, bottom = top + cut, bottom - cut
+    return left, top, right, bottom
+
+
+def prepare(photo: Photo, spec: Preprocess) -> Frame:
+    """A photograph as the network's input frame: uint8 RGB [spec.height, spec.width, 3].
+
+    Block mean by the integer part of the reduction, then Pillow's antialiased triangle filter.
+
+    >>> import numpy as np
+    >>> spec = Preprocess(height=32, width=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> prepare(np.full((100, 200, 3), 7, np.uint8), spec).mean().item()
+    7.0
+    """
+    image = read_photo(photo)
+    box = crop_box(image.width, image.height, spec)
+    resized = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box, reducing_gap=1.0)
+    return np.asarray(resized, dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""The vocabulary: frozen, validated records without behaviour."""

@@ -1,0 +1,101 @@
+"""Bundle manifest: what a bundle is, what is in it, and where it came from (manifest.json)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edgeskin.spec.base import Spec
+from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.roles import RoleRecord
+from edgeskin.spec.schema import Schema
+from edgeskin.spec.train import DataSpec, Fusion, NetworkSpec, Thresholds
+
+Mode = Literal["pair", "dermoscopic"]
+MODES: tuple[Mode, ...] = ("pair", "dermoscopic")
+FORMAT_VERSION = 1
+
+
+class FileEntry(Spec):
+    """A file of the bundle. `group` "reference" may be left out by `pack --lean`."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+    group: Literal["core", "reference"] = "core"
+
+
+class GraphEntry(Spec):
+    """One model file. Input `frames`: uint8 [images, H, W, 3], the clinical image first; output `logits`:
+    float32 [images, schema.logits]."""
+
+    file: str
+    images: Literal[1, 2]
+    precision: Literal["fp32", "int8"]
+
+
+class GoldenCase(Spec):
+    """A case whose answer is known: frames in, logits out, in a .npz of the bundle.
+
+    `tolerance` bounds max |logits - expected| on another machine of the same kind; decisions must be equal.
+    """
+
+    name: str
+    mode: Mode
+    file: str
+    tolerance: float = Field(gt=0)
+
+
+class Provenance(Spec):
+    """Where the bundle came from."""
+
+    checkpoint_sha256: str
+    checkpoint_weights_sha256: str
+    git_revision: str
+    versions: dict[str, str]
+    machine: str
+    created: str
+    calibration_sha256: str = ""  # of the calibration lesions actually used
+    calibration_pairs: int = 0
+
+
+class Manifest(Spec):
+    """The contract between the workstation and the device."""
+
+    format: Literal["edgeskin-bundle"] = "edgeskin-bundle"
+    format_version: Literal[1] = 1
+    name: str
+    target: str
+    precision: Literal["fp32", "int8"]
+    phantom: bool
+    research_use: Literal["research use only, not a medical device"] = "research use only, not a medical device"
+    task_schema: Schema
+    preprocess: Preprocess
+    fusion: dict[str, Fusion]
+    thresholds: Thresholds
+    recipe: Recipe
+    network: NetworkSpec
+    parameters: int
+    data: DataSpec
+    roles: dict[str, RoleRecord]
+    lesion_hashes_file: str  # JSON: role -> short hashes of its lesion ids; to refuse scoring on trained lesions
+    graphs: dict[Mode, GraphEntry]
+    reference: dict[Mode, GraphEntry]  # the same checkpoint in FP32, for verify and bench
+    golden: tuple[GoldenCase, ...] = Field(min_length=1)
+    files: dict[str, FileEntry]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Manifest":
+        named = [g.file for g in (*self.graphs.values(), *self.reference.values())]
+        named += [g.file for g in self.golden] + [self.lesion_hashes_file]
+        for name in named:
+            if name not in self.files:
+                raise ValueError(f"{name} is used but not listed in files")
+        for name in self.files:
+            if name.startswith(("/", "\\")) or ".." in name.split("/") or "\\" in name or name == "manifest.json":
+                raise ValueError(f"unsafe file name {name!r}")
+        if set(self.graphs) != set(MODES):
+            raise ValueError(f"graphs must be {list(MODES)}")
+        if set(self.fusion) != {t.name for t in self.task_schema.tasks}:
+            raise ValueError("fusion must name every task of the schema")
+        return self

@@ -1,0 +1,38 @@
+"""Export recipe: how a checkpoint becomes a model file for a target (export/*.toml)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edgeskin.spec.base import Spec
+
+Precision = Literal["fp32", "int8"]
+TargetName = Literal["openvino", "onnxruntime"]
+
+
+class Recipe(Spec):
+    """One (target, precision). `quantizer` "nncf" needs target openvino; "qdq" writes explicit Q/DQ ONNX."""
+
+    name: str = Field(min_length=1)
+    target: TargetName
+    precision: Precision
+    note: str = ""
+    opset: int = Field(default=20, ge=17, le=22)
+    quantizer: Literal["none", "nncf", "qdq"] = "none"
+    calibration_pairs: int = Field(default=0, ge=0)
+    preset: Literal["performance", "mixed"] = "performance"  # nncf: symmetric, or asymmetric activations
+    calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"  # qdq
+    bias_correction: bool = False  # nncf fast bias correction
+    smooth_quant: bool = False  # for Transformers: moves outliers from activations into weights
+    keep_fp32: tuple[str, ...] = ()  # regular expressions of node names that stay in floating point
+    inference_precision: Literal["f32", "bf16", "default"] = "f32"  # for what is not INT8 (OpenVINO)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.precision == "int8") != (self.quantizer != "none"):
+            raise ValueError("precision int8 needs a quantizer, fp32 needs quantizer 'none'")
+        if self.quantizer == "nncf" and self.target != "openvino":
+            raise ValueError("quantizer 'nncf' is for target openvino")
+        if self.precision == "int8" and self.calibration_pairs < 1:
+            raise ValueError("precision int8 needs calibration_pairs >= 1")
+        return self

@@ -1,0 +1,103 @@
+"""What a training run is asked for: network, data, optimisation. It is stored with the checkpoint."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeskin.spec.base import Spec
+from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.roles import RoleRecord, RoleSpec
+from edgeskin.spec.schema import Schema
+
+
+class NetworkSpec(Spec):
+    """The shared network: one encoder, shared cross-attention at `attention_stages`, one classifier a modality."""
+
+    backbone: str = Field(min_length=1)
+    attention_stages: tuple[int, ...] = (-2, -1)  # of the backbone's feature pyramid; () switches it off
+    attention_dim: int = Field(default=64, ge=8)
+    attention_heads: int = Field(default=4, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+
+
+class DataSpec(Spec):
+    """Which data: loader, root, schema, roles."""
+
+    name: str
+    root: str
+    schema_name: str = ""  # "" = the loader's own
+    roles: RoleSpec = RoleSpec()
+    border_px: int = Field(default=0, ge=0)
+
+
+class TrainSpec(Spec):
+    """Optimisation. Defaults are what measured best on MILK10k within a CPU budget."""
+
+    epochs: int = Field(default=12, ge=1)
+    batch_pairs: int = Field(default=32, ge=1)
+    size: int = Field(default=192, ge=32)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)  # share of the steps
+    seed: int = 0
+    clinical_weight: float = Field(default=0.5, ge=0, le=1)  # a of L = L_dermoscopic + a * L_clinical
+    modality_dropout: float = Field(default=0.15, ge=0, lt=1)  # share of pairs that lose their clinical image
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    logit_adjustment: float = Field(default=0.5, ge=0)  # tau: adds tau * log(prior) to the training logits
+    mixup: float = Field(default=0.0, ge=0)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # 0 switches the average of weights off
+    head_learning_rate: float = Field(default=4.0, gt=0)  # factor on learning_rate for what has no pretrained start
+    workers: int = Field(default=1, ge=0)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    allocator: bool = True  # raise glibc's mmap and trim thresholds on the CPU (see benchmarks/training_allocator.py)
+
+
+class Fusion(Spec):
+    """Probability of a task = w * dermoscopic + (1 - w) * clinical; w is chosen on the control role."""
+
+    dermoscopic_weight: float = Field(ge=0, le=1)
+    temperature_dermoscopic: float = Field(default=1.0, gt=0)
+    temperature_clinical: float = Field(default=1.0, gt=0)
+    temperature_alone: float = Field(default=1.0, gt=0)  # dermoscopic without a clinical image
+
+
+class Threshold(Spec):
+    """Operating point of the target: refer when P(positive) >= value. Chosen on the control role."""
+
+    value: float = Field(ge=0, le=1)
+    rule: str  # how it was chosen
+    control_sensitivity: float | None = None
+    control_specificity: float | None = None
+
+
+class Thresholds(Spec):
+    """One operating point for each mode of examination."""
+
+    pair: Threshold
+    dermoscopic: Threshold
+
+
+class Checkpoint(Spec):
+    """checkpoint.json: everything about a trained network but its weights (checkpoint.safetensors)."""
+
+    format: Literal["edgeskin-checkpoint"] = "edgeskin-checkpoint"
+    format_version: Literal[1] = 1
+    created: str
+    network: NetworkSpec
+    data: DataSpec
+    train: TrainSpec
+    task_schema: Schema
+    preprocess: Preprocess
+    fusion: dict[str, Fusion]  # by task
+    thresholds: Thresholds
+    roles: dict[str, RoleRecord]
+    lesion_hashes: dict[str, tuple[str, ...]]  # by role: 16 hex digits of SHA-256 of each lesion id
+    phantom: bool
+    parameters: int
+    weights_sha256: str
+    weights_source: str  # where the encoder's first weights came from
+    control_metrics: dict[str, float]
+    versions: dict[str, str]
+    git_revision: str
