@@ -22,4 +22,5 @@ class Suite(Spec):
     frame_width: int = Field(default=1920, ge=32)
     threads: int = Field(default=0, ge=0)  # 0: all cores this process may use
     accuracy_lesions: int = Field(default=0, ge=0)  # 0: the whole test role
+    cold_starts: int = Field(default=5, ge=0)  # new processes timed to their first decision
     bootstrap: int = Field(default=1000, ge=100)

@@ -1,0 +1,182 @@
+"""Result of a benchmark (`edgeskin-bench/1`): latencies with their conditions, and whether they count."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgeskin.spec.base import Spec
+from edgeskin.spec.manifest import Mode
+from edgeskin.spec.suite import Suite
+
+Graphs = Literal["core", "reference"]
+Route = Literal["network", "decision"]
+
+
+class Validity(Spec):
+    """Whether figures count, and every reason why not."""
+
+    valid: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Environment(Spec):
+    """What the figures were measured on. A field that could not be read is null and named in `absent`."""
+
+    cpu_model: str | None
+    board: str | None
+    cpu_features: tuple[str, ...]  # of those that matter to INT8 and FP32 inference
+    arch: str
+    cores_online: int | None
+    cores_usable: int
+    cpu_quota_cores: float | None  # of the control group
+    governor: str | None
+    memory_bytes: int | None
+    memory_limit_bytes: int | None  # of the control group
+    os: str | None
+    kernel: str
+    python: str
+    versions: dict[str, str | None]
+    threads: int
+    backend: dict[str, Any]  # what the classifier says of itself
+    git_revision: str | None
+    measured: str  # ISO 8601, UTC
+    absent: dict[str, str]  # field -> why it is null
+
+
+class Sensors(Spec):
+    """One reading of the machine. What is not there is named in `absent` with its reason."""
+
+    peak_rss_bytes: int | None
+    cpu_mhz: tuple[float, ...]  # a core each
+    thermal_c: dict[str, float]  # zone -> degrees Celsius
+    load_1min: float | None
+    absent: dict[str, str]
+
+
+class Bound(Spec):
+    """Early-stopping bound: with 99 % confidence the percentile lies at or below `value_ms`."""
+
+    percentile: float
+    value_ms: float | None  # null: fewer than `needs` queries
+    needs: int
+
+
+class Warmup(Spec):
+    """What ran before the clock counted."""
+
+    queries: int
+    stationary: bool
+    change: float | None  # between the medians of the last two windows, relative
+
+
+class Drift(Spec):
+    """Cox-Stuart sign test of the second half of the queries against the first."""
+
+    p_value: float | None
+    change: float | None  # median of the second half over that of the first, less 1
+    drifting: bool
+
+
+class Histogram(Spec):
+    """Counts of latencies between `edges_ms`; those above the last edge are in `above`."""
+
+    edges_ms: tuple[float, ...]
+    counts: tuple[int, ...]
+    above: int
+
+
+class Latency(Spec):
+    """Latencies of one series of queries, each from its call to its answer."""
+
+    queries: int = Field(ge=1)
+    min_ms: float
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    bounds: tuple[Bound, ...]
+    outliers: int  # above the third quartile by more than three interquartile ranges
+    drift: Drift
+    warmup: Warmup
+    histogram: Histogram
+
+
+class Ratio(Spec):
+    """Median latency of the bundle's graph over that of its FP32 reference; below 1 is faster."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+class SameOutputs(Spec):
+    """Whether outputs kept at random during the timed run equal those of a plain run of the same artefact."""
+
+    compared: int
+    identical: int
+    max_difference: float
+    tolerance: float
+    same: bool
+
+
+class Lane(Spec):
+    """One way through the bundle, its INT8 graph and its FP32 reference asked in turn with the same input.
+
+    `route` "network": prepared frames in, logits out. "decision": camera frames in, decision out.
+    """
+
+    mode: Mode
+    route: Route
+    core: Latency
+    reference: Latency | None  # null: the bundle carries no reference
+    ratio: Ratio | None
+    parts_ms: dict[str, dict[str, float]]  # graphs -> part of the route -> median
+    same_outputs: SameOutputs | None
+    seconds: float
+    validity: Validity
+
+
+class ColdStart(Spec):
+    """A new process from nothing to its first decision; medians over `runs`. The page cache is warm."""
+
+    runs: int
+    import_ms: float
+    load_ms: float
+    first_decision_ms: float
+    process_ms: float  # wall time of the whole process, the interpreter's own start included
+    peak_rss_bytes: int | None
+    every_run_ms: tuple[dict[str, float], ...]
+
+
+class BenchResult(Spec):
+    """One run of a suite over one bundle."""
+
+    format: Literal["edgeskin-bench/1"] = "edgeskin-bench/1"
+    bundle: str
+    bundle_sha256: str
+    target: str
+    precision: Literal["fp32", "int8"]
+    phantom: bool
+    backbone: str
+    parameters: int
+    input_height: int
+    input_width: int
+    core_bytes: dict[Mode, int]  # size of each graph's files
+    reference_bytes: dict[Mode, int]
+    suite: Suite
+    environment: Environment
+    lanes: tuple[Lane, ...]
+    cold_start: ColdStart | None
+    sensors_before: Sensors
+    sensors_after: Sensors
+    others_cpu_share: float | None  # of the usable cores' time, spent by other processes during the run
+    verify: dict[str, Any] | None  # the verify result of the same bundle, as it was written
+    partial: bool  # the run was interrupted; what is here was measured
+    validity: Validity
+
+    def lane(self, mode: Mode, route: Route) -> Lane | None:
+        """The lane of that mode and route, if it was measured."""
+        return next((lane for lane in self.lanes if lane.mode == mode and lane.route == route), None)
