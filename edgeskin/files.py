@@ -47,38 +47,50 @@ def pretty_json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def os_errors(path: Path) -> Iterator[None]:
+def os_errors(path: Path, fix: str = "choose another --out") -> Iterator[None]:
     """Turn the operating system's refusals to write into errors a user can act on."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EdgeskinError(
-                "the disk is full", got=str(path), fix="free space or choose another --out; nothing was changed"
+                "the disk is full", got=str(path), fix=f"free space or {fix}; nothing was changed"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise EdgeskinError("no permission to write", got=str(path), fix="choose another --out") from error
+            raise EdgeskinError("no permission to write", got=str(path), fix=fix) from error
         raise
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, then rename."""
-    payload = data.encode() if isinstance(data, str) else data
-    with os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+@contextlib.contextmanager
+def staged_file(final: Path) -> Iterator[Path]:
+    """Give a temporary file beside `final`; on success it is flushed and takes that name, on any error it goes."""
+    with os_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+        os.close(handle)
         staged = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(payload)
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield staged
+            sync(staged)
             staged.chmod(0o644)
-            staged.replace(path)
+            staged.replace(final)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 staged.unlink()
             raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, then rename."""
+    with staged_file(path) as staged:
+        staged.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or every file of a folder, to the disk: a rename must not overtake the bytes it names."""
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -92,15 +104,18 @@ def staged_dir(final: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         recover_dir(final)
         stage = Path(tempfile.mkdtemp(prefix=f".{final.name}.new.", dir=final.parent))
+        old = final.parent / f".{final.name}.old"
         try:
             yield stage
+            sync(stage)
             stage.chmod(0o755)
-            old = final.parent / f".{final.name}.old"
             if final.exists():
                 final.rename(old)
             stage.rename(final)
             shutil.rmtree(old, ignore_errors=True)
         except BaseException:
+            if old.exists() and not final.exists():
+                old.rename(final)
             shutil.rmtree(stage, ignore_errors=True)
             raise
 
