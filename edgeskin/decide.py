@@ -1,6 +1,7 @@
 """Logits -> probabilities -> decision. One definition for training, verification, benchmark and runtime."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import Fusion, Thresholds
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+Branch = Literal["clinical", "dermoscopic"]
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -23,6 +25,42 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
+def branch_probabilities(
+    logits: Floats, schema: Schema, fusion: Mapping[str, Fusion], mode: Mode
+) -> dict[Branch, dict[str, NDArray[np.float64]]]:
+    """Class probabilities that each branch gives by itself, each at its own temperature.
+
+    Args:
+        logits: [..., images, schema.logits]; images = 2 (clinical, dermoscopic) in mode "pair", 1 in "dermoscopic".
+
+    Returns:
+        branch -> task name -> [..., classes].
+    """
+    found: dict[Branch, dict[str, NDArray[np.float64]]] = {}
+    slices = schema.slices()
+    if mode == "dermoscopic":
+        found["dermoscopic"] = {t: softmax(logits[..., 0, s], fusion[t].temperature_alone) for t, s in slices.items()}
+    else:
+        found["clinical"] = {t: softmax(logits[..., 0, s], fusion[t].temperature_clinical) for t, s in slices.items()}
+        found["dermoscopic"] = {
+            t: softmax(logits[..., 1, s], fusion[t].temperature_dermoscopic) for t, s in slices.items()
+        }
+    return found
+
+
+def fuse(
+    branches: Mapping[Branch, Mapping[str, NDArray[np.float64]]], fusion: Mapping[str, Fusion]
+) -> dict[str, NDArray[np.float64]]:
+    """Task name -> [..., classes]: w * dermoscopic + (1 - w) * clinical, or dermoscopic where it is alone."""
+    if "clinical" not in branches:
+        return dict(branches["dermoscopic"])
+    shares = {task: fusion[task].dermoscopic_weight for task in branches["dermoscopic"]}
+    return {
+        task: share * branches["dermoscopic"][task] + (1 - share) * branches["clinical"][task]
+        for task, share in shares.items()
+    }
+
+
 def task_probabilities(
     logits: Floats, schema: Schema, fusion: Mapping[str, Fusion], mode: Mode
 ) -> dict[str, NDArray[np.float64]]:
@@ -33,18 +71,16 @@ def task_probabilities(
 
     Returns:
         task name -> [..., classes]: w * dermoscopic + (1 - w) * clinical, or dermoscopic alone.
+
+    >>> from edgeskin.spec.schema import ClassSpec, Target, Task
+    >>> task = Task(name="DIAG", classes=(ClassSpec(name="NEV"), ClassSpec(name="MEL")))
+    >>> schema = Schema(name="two", tasks=(task,), target=Target(task="DIAG", positive=("MEL",)))
+    >>> logits = np.log([[1.0, 1.0], [1.0, 3.0]])  # clinical says 1/2, dermoscopic 3/4
+    >>> fused = task_probabilities(logits, schema, {"DIAG": Fusion(dermoscopic_weight=0.8)}, "pair")
+    >>> fused["DIAG"].round(3).tolist()
+    [0.3, 0.7]
     """
-    found = {}
-    for name, part in schema.slices().items():
-        weights = fusion[name]
-        if mode == "dermoscopic":
-            found[name] = softmax(logits[..., 0, part], weights.temperature_alone)
-        else:
-            clinical = softmax(logits[..., 0, part], weights.temperature_clinical)
-            dermoscopic = softmax(logits[..., 1, part], weights.temperature_dermoscopic)
-            share = weights.dermoscopic_weight
-            found[name] = share * dermoscopic + (1 - share) * clinical
-    return found
+    return fuse(branch_probabilities(logits, schema, fusion, mode), fusion)
 
 
 def target_probability(probabilities: Mapping[str, NDArray[np.float64]], schema: Schema) -> NDArray[np.float64]:
