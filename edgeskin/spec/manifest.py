@@ -13,7 +13,19 @@ from edgeskin.spec.train import DataSpec, Fusion, NetworkSpec, Thresholds
 
 Mode = Literal["pair", "dermoscopic"]
 MODES: tuple[Mode, ...] = ("pair", "dermoscopic")
+IMAGES: dict[Mode, int] = {"pair": 2, "dermoscopic": 1}
 FORMAT_VERSION = 1
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"  # the seal is the manifest's own hash, as sha256sum writes it
+
+
+def safe_name(name: str) -> bool:
+    """Whether a file of a bundle may have this name: a plain relative POSIX path, the same on every system.
+
+    >>> [safe_name(n) for n in ("model/pair.onnx", "../x", "/x", "a//b", "C:x", "")]
+    [True, False, False, False, False, False]
+    """
+    plain = all(c.isprintable() and c not in '\\:*?"<>|' for c in name) and len(name) <= 200
+    return plain and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 class FileEntry(Spec):
@@ -86,16 +98,26 @@ class Manifest(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> "Manifest":
-        named = [g.file for g in (*self.graphs.values(), *self.reference.values())]
-        named += [g.file for g in self.golden] + [self.lesion_hashes_file]
-        for name in named:
+        core = [g.file for g in self.graphs.values()] + [c.file for c in self.golden] + [self.lesion_hashes_file]
+        for name in [*core, *(g.file for g in self.reference.values())]:
             if name not in self.files:
                 raise ValueError(f"{name} is used but not listed in files")
         for name in self.files:
-            if name.startswith(("/", "\\")) or ".." in name.split("/") or "\\" in name or name == "manifest.json":
+            if not safe_name(name) or name in (MANIFEST, SEAL):
                 raise ValueError(f"unsafe file name {name!r}")
-        if set(self.graphs) != set(MODES):
-            raise ValueError(f"graphs must be {list(MODES)}")
+        for name in core:
+            if self.files[name].group != "core":
+                raise ValueError(f"{name} is needed to run and must be in group core")
+        for kind, graphs in (("graphs", self.graphs), ("reference", self.reference)):
+            if set(graphs) != set(MODES):
+                raise ValueError(f"{kind} must be {list(MODES)}")
+            for mode, graph in graphs.items():
+                if graph.images != IMAGES[mode]:
+                    raise ValueError(f"{kind}.{mode} must take {IMAGES[mode]} image(s)")
+        if any(g.precision != "fp32" for g in self.reference.values()):
+            raise ValueError("reference must be fp32")
+        if (self.target, self.precision) != (self.recipe.target, self.recipe.precision):
+            raise ValueError("target and precision must be those of the recipe")
         if set(self.fusion) != {t.name for t in self.task_schema.tasks}:
             raise ValueError("fusion must name every task of the schema")
         return self

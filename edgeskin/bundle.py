@@ -1,0 +1,194 @@
+"""The artefact: model files, golden cases, and a manifest that names and hashes every byte."""
+
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import canonical_json, pretty_json, sha256_bytes, sha256_file, staged_dir, staged_file
+from edgeskin.opening import Bundle, listing, open_bundle
+from edgeskin.spec.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SEAL,
+    FileEntry,
+    GoldenCase,
+    GraphEntry,
+    Manifest,
+    Mode,
+    Provenance,
+)
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.train import Checkpoint, Fusion, Thresholds
+
+__all__ = [
+    "Bundle",
+    "Draft",
+    "Golden",
+    "inspect",
+    "manifest_json_schema",
+    "open_bundle",
+    "pack",
+    "write_bundle",
+]
+
+REFERENCE_FOLDER = "reference/"  # files under it are the FP32 reference, which a lean pack leaves out
+_LESIONS = "lesions.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A case to put into a bundle: frames uint8 [images, H, W, 3] and the logits float32 [images, K] they gave."""
+
+    name: str
+    mode: Mode
+    frames: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an exporter hands over. `folder` holds the model files as they are to lie in the bundle, the FP32
+    reference under `reference/`; `fusion` and `thresholds` stand in for the checkpoint's where given."""
+
+    name: str
+    folder: Path
+    graphs: Mapping[Mode, GraphEntry]
+    reference: Mapping[Mode, GraphEntry]
+    golden: Sequence[Golden]
+    recipe: Recipe
+    checkpoint: Checkpoint
+    provenance: Provenance
+    fusion: Mapping[str, Fusion] | None = None
+    thresholds: Thresholds | None = None
+
+
+def write_bundle(out: Path, draft: Draft) -> Manifest:
+    """Write a bundle under a temporary name, read it back, then rename: `out` is the old one, none, or complete.
+
+    Raises:
+        EdgeskinError: `out` is something else than a bundle, a field does not fit, or the disk refuses.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - keeps a final link, which resolve() would follow
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise EdgeskinError("the output exists and is no bundle", got=str(out), fix="choose another --out")
+    with staged_dir(out) as stage:
+        shutil.copytree(draft.folder, stage, symlinks=True, dirs_exist_ok=True)
+        golden = tuple(_write_golden(stage, case) for case in draft.golden)
+        (stage / _LESIONS).write_text(canonical_json(draft.checkpoint.lesion_hashes) + "\n", encoding="utf-8")
+        files = {
+            name: FileEntry(
+                sha256=sha256_file(stage / name), size_bytes=(stage / name).stat().st_size, group=_group(name)
+            )
+            for name in listing(stage)
+        }
+        source = draft.checkpoint
+        manifest = Manifest.parse(
+            {
+                "name": draft.name,
+                "target": draft.recipe.target,
+                "precision": draft.recipe.precision,
+                "phantom": source.phantom,
+                "task_schema": source.task_schema,
+                "preprocess": source.preprocess,
+                "fusion": dict(draft.fusion or source.fusion),
+                "thresholds": draft.thresholds or source.thresholds,
+                "recipe": draft.recipe,
+                "network": source.network,
+                "parameters": source.parameters,
+                "data": source.data,
+                "roles": source.roles,
+                "lesion_hashes_file": _LESIONS,
+                "graphs": dict(draft.graphs),
+                "reference": dict(draft.reference),
+                "golden": golden,
+                "files": files,
+                "provenance": draft.provenance,
+            },
+            f"the manifest of {out}",
+        )
+        text = pretty_json(manifest.to_json())
+        (stage / MANIFEST).write_text(text, encoding="utf-8")
+        (stage / SEAL).write_text(f"{sha256_bytes(text.encode())}  {MANIFEST}\n", encoding="utf-8")
+        return open_bundle(stage).manifest
+
+
+def _group(name: str) -> Literal["core", "reference"]:
+    return "reference" if name.startswith(REFERENCE_FOLDER) else "core"
+
+
+def _write_golden(stage: Path, case: Golden) -> GoldenCase:
+    entry = GoldenCase(name=case.name, mode=case.mode, file=f"golden/{case.name}.npz", tolerance=case.tolerance)
+    path = stage / entry.file
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, frames=np.asarray(case.frames, np.uint8), logits=np.asarray(case.logits, np.float32))
+    return entry
+
+
+def pack(path: Path, out_zip: Path, *, lean: bool = False) -> Path:
+    """One .zip of a bundle; the same bundle gives the same bytes on every machine.
+
+    Entries are sorted, dated 1980-01-01 and stored uncompressed, as deflate differs between zlib builds.
+
+    Raises:
+        EdgeskinError: the bundle does not verify, or the disk refuses.
+    """
+    bundle = open_bundle(path)
+    if out_zip.suffix != ".zip":
+        raise EdgeskinError("a packed bundle is a .zip", got=str(out_zip), fix=f"name it {out_zip.name}.zip")
+    if out_zip.is_dir():
+        raise EdgeskinError("the output is a folder", got=str(out_zip), fix="choose another --out")
+    names = [
+        name for name, entry in bundle.manifest.files.items() if entry.group == "core" or not (lean or bundle.lean)
+    ]
+    with staged_file(out_zip) as staged, zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted([*names, MANIFEST, SEAL]):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+            info.file_size = bundle.path(name).stat().st_size
+            with bundle.path(name).open("rb") as source, archive.open(info, "w") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    return out_zip
+
+
+def inspect(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle is, as plain JSON data: for `edgeskin inspect`."""
+    manifest = bundle.manifest
+    schema = manifest.task_schema
+    groups: dict[str, int] = {}
+    for entry in manifest.files.values():
+        groups[entry.group] = groups.get(entry.group, 0) + entry.size_bytes
+    plain = manifest.to_json()
+    kept = ("name", "target", "precision", "phantom", "research_use", "format_version", "parameters", "network")
+    return {
+        **{key: plain[key] for key in kept},
+        "sha256": bundle.sha256,
+        "lean": bundle.lean,
+        "input": f"uint8 RGB {manifest.preprocess.height}x{manifest.preprocess.width}",
+        "schema": schema.name,
+        "tasks": {task.name: list(task.class_names) for task in schema.tasks},
+        "decision": f"{schema.target.title}: P({' or '.join(schema.target.positive)}) of {schema.target.task}",
+        "size_bytes": {**groups, "here": sum(f.stat().st_size for f in bundle.root.rglob("*") if f.is_file())},
+        **{key: plain[key] for key in ("preprocess", "thresholds", "fusion", "roles", "recipe", "data", "graphs")},
+        "golden": [case.name for case in manifest.golden],
+        "provenance": plain["provenance"],
+        "files": plain["files"],
+    }
+
+
+def manifest_json_schema() -> dict[str, Any]:
+    """The JSON Schema of manifest.json, published beside the specs as manifest.schema.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"edgeskin-bundle-{FORMAT_VERSION}",
+        **Manifest.model_json_schema(),
+    }
