@@ -1,10 +1,10 @@
 """MILK10k in its official layout (ISIC 2025, doi:10.34970/648456): one clinical and one dermoscopic image a lesion."""
 
-import csv
 from pathlib import Path
 
-from edgeskin.data.pairs import UNLABELLED, Pair, PairSet, Problems, require_root
-from edgeskin.spec.schema import Schema
+from edgeskin.data.pairs import UNLABELLED, Pair, PairSet, Problems, class_number, read_table, require_root
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.schema import Schema, Task
 
 LAYOUT = "MILK10k"
 DEFAULT_SCHEMA = "milk10k"
@@ -22,61 +22,82 @@ def load(root: Path, schema: Schema) -> PairSet:
         EdgeskinError: missing root, wrong layout, or the list of all faults with row and path.
     """
     require_root(root, [_TRUTH, _METADATA, _IMAGES], LAYOUT)
+    if not any(_is_diagnosis(task) for task in schema.tasks):
+        raise EdgeskinError(
+            "the schema does not fit the data set",
+            got=f"schema {schema.name!r} without a task on column 'diagnosis'",
+            fix=f"--schema {DEFAULT_SCHEMA}",
+        )
     problems = Problems()
-    images = _read_images(root, problems)
+    images, mentioned = _read_images(root, problems)
     pairs: list[Pair] = []
     seen: dict[str, int] = {}
-    with (root / _TRUTH).open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        classes = [c for c in (reader.fieldnames or []) if c != "lesion_id"]
-        for row, record in enumerate(reader, start=2):
-            lesion = record["lesion_id"]
-            if lesion in seen:
-                problems.add(row, _TRUTH, f"duplicate lesion_id {lesion!r}, first in row {seen[lesion]}")
-                continue
-            seen[lesion] = row
-            labels = _labels(record, classes, schema, row, problems)
-            found = images.get(lesion, {})
-            if "dermoscopic" not in found:
-                problems.add(row, _METADATA, f"lesion {lesion!r} has no dermoscopic image")
-                continue
-            dermoscopic, meta = found["dermoscopic"]
-            clinical = found["clinical"][0] if "clinical" in found else None
-            pairs.append(Pair(lesion, dermoscopic, clinical, labels, row, meta=meta))
-    for lesion in images.keys() - seen.keys():
+    for row, record in read_table(root / _TRUTH, ["lesion_id"]):
+        lesion = record["lesion_id"]
+        if not lesion:
+            problems.add(row, _TRUTH, "no lesion_id")
+            continue
+        if lesion in seen:
+            problems.add(row, _TRUTH, f"duplicate lesion_id {lesion!r}, first in row {seen[lesion]}")
+            continue
+        seen[lesion] = row
+        labels = _labels(record, schema, row, problems)
+        found = images.get(lesion, {})
+        if "dermoscopic" not in found:
+            if (lesion, "dermoscopic") not in mentioned:  # else its file is missing, and that is said already
+                problems.add(row, _TRUTH, f"lesion {lesion!r} has no dermoscopic image in {_METADATA}")
+            continue
+        dermoscopic, meta = found["dermoscopic"]
+        clinical = found["clinical"][0] if "clinical" in found else None
+        pairs.append(Pair(lesion, dermoscopic, clinical, labels, row, meta=meta))
+    for lesion in sorted(images.keys() - seen.keys()):
         problems.add(None, _METADATA, f"lesion {lesion!r} has images but no ground truth")
     problems.raise_if_any(root)
     return PairSet(LAYOUT.lower(), root, schema, tuple(pairs))
 
 
-def _read_images(root: Path, problems: Problems) -> dict[str, dict[str, tuple[Path, dict[str, str]]]]:
-    images: dict[str, dict[str, tuple[Path, dict[str, str]]]] = {}
-    with (root / _METADATA).open(newline="", encoding="utf-8-sig") as handle:
-        for row, record in enumerate(csv.DictReader(handle), start=2):
-            lesion, kind = record["lesion_id"], _KINDS.get(record["image_type"])
-            path = root / _IMAGES / lesion / f"{record['isic_id']}.jpg"
-            if kind is None:
-                problems.add(row, path, f"unknown image_type {record['image_type']!r}; possible: {', '.join(_KINDS)}")
-            elif kind in images.setdefault(lesion, {}):
-                problems.add(row, path, f"lesion {lesion!r} has two {kind} images")
-            elif not path.is_file():
-                problems.add(row, path, "no such image")
-            else:
-                images[lesion][kind] = (path, {k: record.get(k, "") for k in _KEPT})
-    return images
+def _is_diagnosis(task: Task) -> bool:
+    return (task.column or task.name).lower() in ("diagnosis", "diag")
 
 
-def _labels(record: dict[str, str], classes: list[str], schema: Schema, row: int, problems: Problems) -> dict[str, int]:
-    hot = [c for c in classes if record[c] and float(record[c]) == 1.0]
-    if len(hot) != 1:
-        problems.add(row, _TRUTH, f"expected one class, found {hot or 'none'}")
-        return {}
-    labels = {}
-    for task in schema.tasks:
-        if task.column != "diagnosis":
-            labels[task.name] = UNLABELLED
-        elif (index := task.raw_to_index.get(hot[0].lower())) is None:
-            problems.add(row, _TRUTH, f"unknown class {hot[0]!r} for task {task.name} of schema {schema.name}")
+_Found = dict[str, dict[str, tuple[Path, dict[str, str]]]]  # lesion -> kind -> image, kept columns
+
+
+def _read_images(root: Path, problems: Problems) -> tuple[_Found, set[tuple[str, str]]]:
+    """Images by lesion and kind, and which (lesion, kind) the table names at all."""
+    images: _Found = {}
+    mentioned: set[tuple[str, str]] = set()
+    for row, record in read_table(root / _METADATA, ["lesion_id", "image_type", "isic_id"]):
+        lesion, kind = record["lesion_id"], _KINDS.get(record["image_type"])
+        path = root / _IMAGES / lesion / f"{record['isic_id']}.jpg"
+        if kind is None:
+            problems.add(row, path, f"unknown image_type {record['image_type']!r}; possible: {', '.join(_KINDS)}")
+        elif (lesion, kind) in mentioned:
+            problems.add(row, path, f"lesion {lesion!r} has two {kind} images")
         else:
-            labels[task.name] = index
-    return labels
+            mentioned.add((lesion, kind))
+            images.setdefault(lesion, {})
+            if path.is_file():
+                images[lesion][kind] = (path, {k: record.get(k, "") for k in _KEPT})
+            else:
+                problems.add(row, path, "no such image")
+    return images, mentioned
+
+
+def _labels(record: dict[str, str], schema: Schema, row: int, problems: Problems) -> dict[str, int]:
+    hot = []
+    for name, cell in record.items():
+        if name == "lesion_id":
+            continue
+        if cell not in ("0", "1", "0.0", "1.0"):
+            problems.add(row, _TRUTH, f"column {name}: expected 0 or 1, found {cell!r}")
+            return {}
+        if float(cell) == 1.0:
+            hot.append(name)
+    if len(hot) != 1:
+        problems.add(row, _TRUTH, f"expected one class, found {', '.join(hot) or 'none'}")
+        return {}
+    return {
+        task.name: class_number(task, hot[0], problems, row, _TRUTH) if _is_diagnosis(task) else UNLABELLED
+        for task in schema.tasks
+    }

@@ -1,12 +1,13 @@
 """What a loader gives: pairs of one lesion each, and every fault of a collection at once."""
 
-from collections.abc import Callable, Mapping
+import csv
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.roles import Role
-from edgeskin.spec.schema import Schema
+from edgeskin.spec.schema import Schema, Task
 
 UNLABELLED = -1
 
@@ -99,3 +100,45 @@ def require_root(root: Path, needed: list[str], layout: str) -> None:
             possible=needed,
             fix="point --root at the folder that holds these",
         )
+
+
+def read_table(path: Path, needed: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file (UTF-8, comma, header) with their line numbers; cells stripped, missing cells "".
+
+    Raises:
+        EdgeskinError: not a readable CSV in UTF-8, no rows, or without a needed column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            header = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            rows = []
+            for record in reader:
+                if None in record:  # more cells than columns: an unquoted comma shifts all that follow
+                    raise csv.Error(f"line {reader.line_num} has more cells than the header")
+                rows.append((reader.line_num, {k: (v or "").strip() for k, v in record.items()}))
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise EdgeskinError("not a readable table", got=f"{path}: {error}", fix="save it as CSV in UTF-8") from error
+    absent = [name for name in needed if name not in header]
+    if absent:
+        raise EdgeskinError(
+            f"missing column{'s' if len(absent) > 1 else ''} {', '.join(absent)}",
+            got=f"{path} with {', '.join(header) or 'no header'}",
+            fix="add the column",
+        )
+    if not rows:
+        raise EdgeskinError("the table has no rows", got=str(path), fix="add a row for each lesion")
+    return rows
+
+
+def class_number(task: Task, raw: str, problems: Problems, row: int, path: object) -> int:
+    """Number of the class that a raw label stands for; UNLABELLED, and a noted fault, if there is none."""
+    if (index := task.raw_to_index.get(raw.lower())) is not None:
+        return index
+    names = [name.lower() for name in task.class_names]
+    if raw.lower() in names:
+        return names.index(raw.lower())
+    values = ", ".join(task.raw_to_index)
+    problems.add(row, path, f"unknown class {raw!r} for task {task.name}; possible: {values}")
+    return UNLABELLED

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgeskin.data.pairs import Pair, PairSet
+from edgeskin.data.pairs import Pair, PairSet, Problems
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import sha256_bytes
 from edgeskin.spec.roles import ROLES, Role, RoleRecord, RoleSpec
@@ -50,21 +50,24 @@ class Roles:
 
 
 def assign(pairset: PairSet, spec: RoleSpec) -> Roles:
-    """Give each pair its role; official splits stand, calibration lesions are then drawn from `train`.
+    """Give each pair its role. An official split stands; what it lacks is drawn from its `train` (all of a patient).
 
     Raises:
-        EdgeskinError: a role came out empty.
+        EdgeskinError: an official split puts a patient into two roles, or a role came out empty.
     """
-    given: dict[Role, list[Pair]] = {role: [] for role in ROLES}
+    shares: dict[Role, float] = {"calibration": spec.calibration, "control": spec.control, "test": spec.test}
     if any(pair.role for pair in pairset.pairs):
+        given: dict[Role, list[Pair]] = {role: [] for role in ROLES}
         for pair in pairset.pairs:
             given[pair.role or "train"].append(pair)
-        if not given["calibration"]:
-            share = spec.calibration * len(pairset.pairs) / max(1, len(given["train"]))
-            drawn = _draw(pairset, given["train"], {"calibration": min(share, 0.5)}, spec.seed)
-            given["train"], given["calibration"] = drawn["train"], drawn["calibration"]
+        _refuse_shared_patients(pairset, given)
+        lacking = {role: share for role, share in shares.items() if not given[role]}
+        enlarge = len(pairset.pairs) / max(1, len(given["train"]))  # shares are of all lesions
+        drawn = _draw(
+            pairset, given["train"], {r: min(s * enlarge, 0.5 / len(lacking)) for r, s in lacking.items()}, spec.seed
+        )
+        given.update({role: drawn[role] for role in ("train", *lacking)})
     else:
-        shares: dict[Role, float] = {"calibration": spec.calibration, "control": spec.control, "test": spec.test}
         given = _draw(pairset, pairset.pairs, shares, spec.seed)
     for role in ROLES:
         if not given[role]:
@@ -74,6 +77,21 @@ def assign(pairset: PairSet, spec: RoleSpec) -> Roles:
                 fix="add lesions or raise that role's fraction",
             )
     return Roles({role: tuple(given[role]) for role in ROLES})
+
+
+def _refuse_shared_patients(pairset: PairSet, given: dict[Role, list[Pair]]) -> None:
+    """Official roles must be disjoint by patient; all offenders are reported together."""
+    problems = Problems()
+    first: dict[str, tuple[Role, Pair]] = {}
+    for role, pairs in given.items():
+        for pair in pairs:
+            if pair.patient_id is None:
+                continue
+            other, known = first.setdefault(pair.patient_id, (role, pair))
+            if other != role:
+                what = f"patient {pair.patient_id!r} is in {role!r} here and in {other!r} in row {known.row}"
+                problems.add(pair.row, pair.dermoscopic, what)
+    problems.raise_if_any(pairset.root)
 
 
 def _draw(pairset: PairSet, pairs: Sequence[Pair], shares: dict[Role, float], seed: int) -> dict[Role, list[Pair]]:
