@@ -59,4 +59,4 @@ class Camera:
         top, left, noise_top, noise_left = generator.integers(0, _MARGIN, 4)
         view = scene[top : top + self.height, left : left + self.width]
         noise = self._noise[noise_top : noise_top + self.height, noise_left : noise_left + self.width]
-        return np.add(view, noise, dtype=np.uint8)
+        return np.asarray(view + noise)
