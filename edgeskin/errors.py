@@ -39,7 +39,8 @@ class EdgeskinError(Exception):
             parts.append(f"possible: {listed}")
         if self.fix:
             parts.append(f"fix: {self.fix}")
-        text = self.what + (": " + "; ".join(parts) if parts else "")
+        told = "; ".join(parts)
+        text = self.what + ((": " if parts[1:] or not self.fix else "; ") + told if parts else "")
         return " ".join(text.split())
 
 
@@ -61,7 +62,4 @@ def missing_extra(package: str, extra: str) -> EdgeskinError:
     >>> print(missing_extra("openvino", "openvino"))
     the package 'openvino' is not installed; fix: pip install 'edgeskin[openvino]'
     """
-    error = EdgeskinError(f"the package {package!r} is not installed")
-    error.fix = f"pip install 'edgeskin[{extra}]'"
-    error.args = (f"{error.what}; fix: {error.fix}",)
-    return error
+    return EdgeskinError(f"the package {package!r} is not installed", fix=f"pip install 'edgeskin[{extra}]'")
