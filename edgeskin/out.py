@@ -110,12 +110,13 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
 def _plain_progress(description: str, total: int | None) -> Callable[..., None]:
     import time
 
-    start, done, shown = time.monotonic(), 0, -1
+    start, done, shown = time.monotonic(), 0, 0
 
     def step(n: int = 1, text: str | None = None) -> None:
         nonlocal done, shown
         done += n
-        tenth = done * 10 // total if total else 0
+        # Short work needs no running commentary; long work gets a line at each tenth.
+        tenth = done * 10 // total if total and (done == total or time.monotonic() - start > 2) else 0
         if total and tenth > shown:
             shown = tenth
             spent = time.monotonic() - start

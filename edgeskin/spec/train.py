@@ -34,9 +34,10 @@ class DataSpec(Spec):
 class TrainSpec(Spec):
     """Optimisation. Defaults are what measured best on MILK10k within a CPU budget."""
 
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=18, ge=1)
     batch_pairs: int = Field(default=32, ge=1)
     size: int = Field(default=192, ge=32)
+    start_size: int = Field(default=128, ge=32)  # frames grow to `size` over the first 60 % of the epochs
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)  # share of the steps
@@ -45,9 +46,9 @@ class TrainSpec(Spec):
     modality_dropout: float = Field(default=0.15, ge=0, lt=1)  # share of pairs that lose their clinical image
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     logit_adjustment: float = Field(default=0.5, ge=0)  # tau: adds tau * log(prior) to the training logits
-    mixup: float = Field(default=0.0, ge=0)
-    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # 0 switches the average of weights off
-    head_learning_rate: float = Field(default=4.0, gt=0)  # factor on learning_rate for what has no pretrained start
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # of the averaged weights; less in short runs; 0: no average
+    head_learning_rate: float = Field(default=2.0, gt=0)  # factor on learning_rate for what has no pretrained start
+    threads: int = Field(default=0, ge=0)  # 0: all cores this process may use
     workers: int = Field(default=1, ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(default=1, ge=1)

@@ -1,0 +1,1 @@
+"""The shared network: encoder, cross-attention, classifiers, loss, first weights."""

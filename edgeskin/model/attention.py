@@ -1,0 +1,95 @@
+"""Shared cross-attention: the clinical and the dermoscopic image look at each other through one set of weights.
+
+Method: single-shared network with prior-inspired loss (Tang & Lasser, arXiv 2403.19203). One attention module serves
+both directions and every stage; only the 1x1 projections in and out differ by stage, as channel counts do.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Pairing:
+    """Which rows of the current batch belong together. The first `clinical` rows are clinical images, the rest
+    dermoscopic; clinical row i is of the same lesion as dermoscopic row `rows[i]` (None: row i)."""
+
+    def __init__(self) -> None:
+        self.clinical = 0
+        self.rows: Tensor | None = None
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens [N, T, dim] to tokens [N, T, dim], in plain matmuls that every target takes."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"attention_dim {dim} is not a multiple of attention_heads {heads}")
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.scale = (dim // heads) ** -0.5
+
+    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
+        """Tokens of `asking` gather from tokens of `answering`; returns [N, T, dim]."""
+        n, t, dim = asking.shape
+        split = (n, t, self.heads, dim // self.heads)
+        # The scale goes onto the query before the product: smaller activations, which INT8 and FP16 like.
+        query = (self.query(self.norm(asking)) * self.scale).view(split).transpose(1, 2)
+        key, value = self.key_value(self.norm(answering)).chunk(2, dim=-1)
+        key, value = key.reshape(split).transpose(1, 2), value.reshape(split).transpose(1, 2)
+        weights = torch.softmax(query @ key.transpose(-2, -1), dim=-1)
+        return (weights @ value).transpose(1, 2).reshape(n, t, dim)
+
+
+class Exchange(nn.Module):
+    """A stage of the encoder, followed by the exchange between the two images of each lesion.
+
+    Adds gate * project(attention(tokens)) to the stage's features; the gate starts at zero, so that a pretrained
+    encoder starts unharmed. Lesions without a clinical image pass through unchanged.
+    """
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        channels: int,
+        attention: CrossAttention,
+        dim: int,
+        pairing: Pairing,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.stage = stage
+        self.attention = attention
+        self.down = nn.Linear(channels, dim)
+        self.up = nn.Linear(dim, channels)
+        self.gate = nn.Parameter(torch.zeros(channels))
+        self.pairing = pairing
+        self.channels_last = channels_last  # features come as [N, H, W, C] instead of [N, C, H, W]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of all images of the batch -> the same with what each gathered from its partner."""
+        x = self.stage(x)
+        count, rows = self.pairing.clinical, self.pairing.rows
+        if count == 0:
+            return x
+        features = x if self.channels_last else x.permute(0, 2, 3, 1)
+        clinical, dermoscopic = features[:count], features[count:]
+        paired = dermoscopic if rows is None else dermoscopic[rows]
+        change = self._gather(torch.cat([clinical, paired]))
+        if rows is None:
+            features = features + change
+        else:
+            spread = torch.zeros_like(dermoscopic).index_copy(0, rows, change[count:].to(dermoscopic.dtype))
+            features = features + torch.cat([change[:count].to(features.dtype), spread])
+        return features if self.channels_last else features.permute(0, 3, 1, 2)
+
+    def _gather(self, asking: Tensor) -> Tensor:
+        n, height, width, channels = asking.shape
+        tokens = self.down(asking.reshape(n, height * width, channels))
+        # The partner's tokens are the same ones in the other order: projected once, swapped.
+        half = n // 2
+        gathered = self.attention(tokens, torch.cat([tokens[half:], tokens[:half]]))
+        return cast(Tensor, (self.gate * self.up(gathered)).reshape(n, height, width, channels))

@@ -1,0 +1,43 @@
+"""Versions, machine and revision that travel with every artefact."""
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("edgeskin", "torch", "timm", "lightning", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
+
+
+def now() -> str:
+    """The current time, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape an artefact, as far as they are installed; none is imported."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Processor architecture and system, without host name: `x86_64 Linux`."""
+    return f"{platform.machine()} {platform.system()}"
+
+
+def git_revision() -> str:
+    """Revision of the checkout this package runs from, "+" if changed; "" outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        if not (folder.parent / ".git").exists():
+            return ""
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,143 @@
+"""Frames for training: decoded once into one file, augmented pair by pair, the same geometry for both images."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
+
+from edgeskin import out
+from edgeskin.data.pairs import Pair
+from edgeskin.data.roles import role_hash
+from edgeskin.files import canonical_json, sha256_bytes
+from edgeskin.preprocess import prepare
+from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.schema import Schema
+from edgeskin.spec.train import TrainSpec
+
+_MARGIN = 8 / 7  # the stored frame is this much finer than the network's, so that a crop of it loses little
+
+
+def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, description: str) -> NDArray[np.uint8]:
+    """All frames of these pairs as a memory-mapped uint8 array [pairs, 2, H, W, 3]; a missing image is zeros.
+
+    The file's name is a hash of the lesions and the preprocessing; it is complete once it has that name, so a killed
+    run starts it again and a finished one is never redone.
+    """
+    key = sha256_bytes((role_hash(p.lesion_id for p in pairs) + canonical_json(preprocess.to_json())).encode())[:16]
+    path = folder / f"frames-{key}.npy"
+    shape = (len(pairs), 2, preprocess.height, preprocess.width, 3)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        frames = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+
+        def fill(index: int) -> None:
+            pair = pairs[index]
+            if pair.clinical is not None:
+                frames[index, 0] = prepare(pair.clinical, preprocess)
+            frames[index, 1] = prepare(pair.dermoscopic, preprocess)
+
+        with ThreadPoolExecutor() as pool, out.progress(description, len(pairs)) as step:
+            for _ in pool.map(fill, range(len(pairs))):
+                step()
+        frames.flush()
+        del frames
+        partial.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def label_array(pairs: Sequence[Pair], schema: Schema) -> NDArray[np.int64]:
+    """Class numbers, int64 [pairs, tasks]; -1 is unlabelled."""
+    return np.array([[p.labels[t.name] for t in schema.tasks] for p in pairs], np.int64).reshape(
+        len(pairs), len(schema.tasks)
+    )
+
+
+def size_at(epoch: int, spec: TrainSpec) -> int:
+    """Side of the training frames in an epoch: grows from start_size to size over the first 60 % of the epochs.
+
+    >>> spec = TrainSpec(epochs=10, size=192, start_size=128)
+    >>> [size_at(epoch, spec) for epoch in range(10)]
+    [128, 128, 160, 160, 160, 192, 192, 192, 192, 192]
+    """
+    if spec.start_size >= spec.size:
+        return spec.size
+    share = min(1.0, epoch / max(1.0, 0.6 * spec.epochs))
+    grown = spec.start_size + share * (spec.size - spec.start_size)
+    return min(spec.size, round(grown / 32) * 32)
+
+
+class TrainingPairs(Dataset[tuple[Tensor, bool, Tensor]]):
+    """Augmented pairs. An item's randomness depends on (seed, epoch, index) alone: workers and resumes change nothing.
+
+    Items are asked for by `epoch * len(self) + index` and come as (uint8 [2, H, W, 3], has clinical, labels [tasks]).
+    """
+
+    def __init__(
+        self, frames: NDArray[np.uint8], has_clinical: Sequence[bool], labels: NDArray[np.int64], spec: TrainSpec
+    ) -> None:
+        self.frames, self.has_clinical, self.labels, self.spec = frames, list(has_clinical), labels, spec
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: int) -> tuple[Tensor, bool, Tensor]:
+        epoch, index = divmod(key, len(self))
+        # fork_rng: the main process's own generator must not notice that items were drawn in it (workers = 0).
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.spec.seed * 1_000_003 + key) & 0x7FFFFFFF)
+            pair = torch.from_numpy(np.array(self.frames[index])).permute(0, 3, 1, 2)
+            pair = self._augment(pair, size_at(epoch, self.spec))
+        return pair.permute(0, 2, 3, 1).contiguous(), self.has_clinical[index], torch.from_numpy(self.labels[index])
+
+    def _augment(self, pair: Tensor, size: int) -> Tensor:
+        """Same crop, flip and turn for both images of a pair; colours vary image by image, as cameras do."""
+        crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True)
+        pair = crop(pair)
+        if torch.rand(()) < 0.5:
+            pair = pair.flip(-1)
+        pair = torch.rot90(pair, int(torch.randint(4, ())), (-2, -1))
+        return torch.stack([_JITTER(image) for image in pair])
+
+
+_JITTER: Any = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+
+
+class EpochSampler(Sampler[int]):
+    """Shuffled indices that carry their epoch: epoch * n + index, an order given by (seed, epoch) alone."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator).tolist()
+        return iter(self.epoch * self.count + index for index in order)
+
+
+class ControlPairs(Dataset[tuple[Tensor, bool, Tensor]]):
+    """Plain pairs, without augmentation."""
+
+    def __init__(self, frames: NDArray[np.uint8], has_clinical: Sequence[bool], labels: NDArray[np.int64]) -> None:
+        self.frames, self.has_clinical, self.labels = frames, list(has_clinical), labels
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, bool, Tensor]:
+        frame = torch.from_numpy(np.array(self.frames[index]))
+        return frame, self.has_clinical[index], torch.from_numpy(self.labels[index])

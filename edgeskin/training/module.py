@@ -1,0 +1,127 @@
+"""The training step and its optimiser, as a LightningModule."""
+
+import math
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeskin import metrics
+from edgeskin.decide import target_probability, task_probabilities
+from edgeskin.errors import EdgeskinError
+from edgeskin.model.loss import BiasedLoss
+from edgeskin.model.network import PairNetwork
+from edgeskin.spec.schema import Schema
+from edgeskin.spec.train import Fusion, TrainSpec
+
+Batch = tuple[Tensor, Tensor, Tensor]  # frames uint8 [B, 2, H, W, 3], has clinical [B], labels int64 [B, tasks]
+
+
+def stack(batch: Batch, kept: Tensor | None = None) -> tuple[Tensor, int, Tensor | None]:
+    """A batch in the network's order: clinical images first, then all dermoscopic ones; their count and rows.
+
+    `kept` names the rows whose clinical image is used; None: all that are there.
+    """
+    frames, has_clinical, _ = batch
+    rows = has_clinical.nonzero(as_tuple=True)[0] if kept is None else kept
+    stacked = torch.cat([frames[rows, 0], frames[:, 1]])
+    return stacked, len(rows), None if len(rows) == len(frames) else rows
+
+
+class PairTrainer(lightning.LightningModule):
+    """Biased loss, AdamW with warm-up and cosine decay, metrics of the control role after each epoch."""
+
+    def __init__(self, network: PairNetwork, loss: BiasedLoss, schema: Schema, spec: TrainSpec, steps: int) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.task_schema, self.spec, self.steps = schema, spec, steps
+        self._control: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._fusion = {task.name: Fusion(dermoscopic_weight=0.5) for task in schema.tasks}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of one batch; a loss that is not finite stops the run and keeps the last good checkpoint."""
+        frames, clinical, rows = stack(batch, self._kept(batch[1]))
+        logits = self.network(frames, clinical, rows)
+        loss: Tensor = self.loss(logits, batch[2], clinical, rows)
+        if not bool(torch.isfinite(loss)):
+            raise EdgeskinError(
+                "the training loss is not finite",
+                got=f"{loss.item()} in epoch {self.current_epoch + 1}, batch {batch_index}",
+                fix="lower --learning-rate and run again; the last finished epoch is kept and resumed",
+            )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        return loss
+
+    def _kept(self, has_clinical: Tensor) -> Tensor:
+        """Modality drop-out: the same share of every batch loses its clinical image.
+
+        A fixed number, not a coin for each pair: on the CPU every new batch shape costs seconds of kernel generation.
+        """
+        rows = has_clinical.nonzero(as_tuple=True)[0].cpu()
+        count = min(len(rows), round((1 - self.spec.modality_dropout) * len(has_clinical)))
+        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + self.global_step)
+        drawn = torch.randperm(len(rows), generator=generator)[:count]
+        return rows[drawn].sort().values.to(has_clinical.device)
+
+    def on_train_epoch_start(self) -> None:
+        """The same dropout masks in an epoch, whether or not the run was resumed before it."""
+        torch.manual_seed(self.spec.seed * 7_919 + self.current_epoch + 1_000_000 * self.global_rank)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Collects the logits of control pairs: both images where there are two."""
+        frames, clinical, rows = stack(batch)
+        logits = self.network(frames, clinical, rows)
+        both = torch.full((len(batch[0]), 2, logits.shape[1]), math.nan)
+        both[:, 1] = logits[clinical:].float().cpu()
+        both[batch[1].cpu(), 0] = logits[:clinical].float().cpu()
+        self._control.append((both, batch[1].cpu(), batch[2].cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Macro-F1, balanced accuracy and AUC of the target on the control role."""
+        both, has, labels = (torch.cat(part).numpy() for part in zip(*self._control, strict=True))
+        self._control.clear()
+        schema = self.task_schema
+        alone = task_probabilities(both[:, 1:], schema, self._fusion, "dermoscopic")
+        pair = task_probabilities(both, schema, self._fusion, "pair")
+        merged = {name: np.where(has[:, None], pair[name], alone[name]) for name in pair}
+        index = [task.name for task in schema.tasks].index(schema.target.task)
+        known = labels[:, index] >= 0
+        truth, values = labels[known, index], merged[schema.target.task][known]
+        classes = values.shape[1]
+        positive = np.isin(truth, schema.target_indices())
+        score = target_probability(merged, schema)[known]
+        self.log("control_macro_f1", metrics.macro_f1(truth, values.argmax(1), classes), sync_dist=True)
+        self.log(
+            "control_balanced_accuracy", metrics.balanced_accuracy(truth, values.argmax(1), classes), sync_dist=True
+        )
+        self.log("control_target_auc", metrics.auc(positive, score), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; no decay for biases and norms; a higher rate for what has no pretrained start."""
+        fresh = ("clinical.", "dermoscopic.", "attention.", "down.", "up.", "gate")
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for name, value in self.network.named_parameters():
+            new = name.startswith(fresh[:2]) or any(f".{part}" in f".{name}" for part in fresh[2:])
+            groups.setdefault((new, value.ndim > 1), []).append(value)
+        rate = self.spec.learning_rate
+        optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": values,
+                    "lr": rate * (self.spec.head_learning_rate if new else 1),
+                    "weight_decay": self.spec.weight_decay if decays else 0.0,
+                }
+                for (new, decays), values in groups.items()
+            ]
+        )
+        warmup = max(1, int(self.spec.warmup * self.steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, self.steps - warmup))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

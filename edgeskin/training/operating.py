@@ -1,0 +1,96 @@
+"""What is chosen on the control role, never on test: branch weights, temperatures, thresholds."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from edgeskin import metrics
+from edgeskin.decide import softmax, target_probability, task_probabilities
+from edgeskin.spec.manifest import MODES, Mode
+from edgeskin.spec.schema import Schema
+from edgeskin.spec.train import Fusion, Threshold, Thresholds
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SENSITIVITY = 0.90
+
+
+def negative_log_likelihood(probabilities: Floats, truth: Ints) -> float:
+    """Mean -log p(truth).
+
+    >>> negative_log_likelihood(np.array([[0.5, 0.5]]), np.array([0])).__round__(4)
+    0.6931
+    """
+    return float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)).mean())
+
+
+def temperature(logits: Floats, truth: Ints) -> float:
+    """The temperature in 0.25..4 that minimises the negative log likelihood (Guo et al. 2017); 1.0 without lesions."""
+    if not len(truth):
+        return 1.0
+    found = minimize_scalar(
+        lambda log_t: negative_log_likelihood(softmax(logits, float(np.exp(log_t))), truth),
+        bounds=(np.log(0.25), np.log(4.0)),
+        method="bounded",
+    )
+    return round(float(np.exp(found.x)), 4)
+
+
+def choose_fusion(both: Floats, alone: Floats, labels: Ints, schema: Schema) -> dict[str, Fusion]:
+    """Temperatures of each branch and the dermoscopic weight of each task.
+
+    Args:
+        both: logits of lesions with both images [N, 2, logits], NaN where the clinical image is missing.
+        alone: logits of the dermoscopic image without its partner [N, logits].
+        labels: class numbers [N, tasks], -1 unlabelled.
+
+    The weight is the one in 0.5..1 (steps of 0.05: dermoscopy first) with the lowest negative log likelihood.
+    """
+    found = {}
+    for index, (name, part) in enumerate(schema.slices().items()):
+        known = labels[:, index] >= 0
+        paired = known & ~np.isnan(both[:, 0, 0])
+        truth = labels[paired, index]
+        warm_clinical = temperature(both[paired, 0, part], truth)
+        warm_dermoscopic = temperature(both[paired, 1, part], truth)
+        clinical = softmax(both[paired, 0, part], warm_clinical)
+        dermoscopic = softmax(both[paired, 1, part], warm_dermoscopic)
+        weights = np.round(np.arange(0.5, 1.0001, 0.05), 2)
+        scores = [
+            negative_log_likelihood(w * dermoscopic + (1 - w) * clinical, truth) if len(truth) else 0.0 for w in weights
+        ]
+        found[name] = Fusion(
+            dermoscopic_weight=float(weights[int(np.argmin(scores))]),
+            temperature_clinical=warm_clinical,
+            temperature_dermoscopic=warm_dermoscopic,
+            temperature_alone=temperature(alone[known, part], labels[known, index]),
+        )
+    return found
+
+
+def choose_thresholds(
+    both: Floats, alone: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion]
+) -> Thresholds:
+    """For each mode the highest threshold that finds 90 % of the control role's target lesions."""
+    index = [task.name for task in schema.tasks].index(schema.target.task)
+    known = labels[:, index] >= 0
+    chosen: dict[Mode, Threshold] = {}
+    for mode in MODES:
+        usable = known & ~np.isnan(both[:, 0, 0]) if mode == "pair" else known
+        logits = both[usable] if mode == "pair" else alone[usable][:, None]
+        score = target_probability(task_probabilities(logits, schema, fusion, mode), schema)
+        positive = np.isin(labels[usable, index], schema.target_indices())
+        if not positive.any():
+            chosen[mode] = Threshold(value=0.5, rule=f"0.5: no {schema.target.title} in the control role to choose by")
+            continue
+        value = metrics.threshold_at_sensitivity(positive, score, SENSITIVITY)
+        # Rounded down to what a float32 device can tell apart, so that the lesion that set it stays found.
+        value = float(np.floor(value * 1e6) / 1e6)
+        sensitivity, specificity = metrics.sensitivity_specificity(positive, score >= value)
+        chosen[mode] = Threshold(
+            value=value,
+            rule=f"highest threshold with sensitivity >= {SENSITIVITY:.2f} on the control role",
+            control_sensitivity=sensitivity,
+            control_specificity=None if np.isnan(specificity) else specificity,
+        )
+    return Thresholds(pair=chosen["pair"], dermoscopic=chosen["dermoscopic"])

@@ -1,0 +1,240 @@
+"""The training stage: data in, checkpoint out; killed runs resume, finished ones are not redone."""
+
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import out, provenance
+from edgeskin.data.pairs import Pair, PairSet
+from edgeskin.data.roles import Roles
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import os_errors, pretty_json, write_atomic
+from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
+from edgeskin.training.allocator import keep_memory
+
+RUN = "run.json"
+
+
+def train(
+    pairset: PairSet, roles: Roles, data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path
+) -> Checkpoint:
+    """Train the shared network and write checkpoint.safetensors and checkpoint.json into `folder`.
+
+    Raises:
+        EdgeskinError: another run is in that folder, weights that do not fit, a loss that is not finite.
+    """
+    from edgeskin.model.checkpoint import RECORD, read_record
+
+    request = {
+        "data": data.to_json(),
+        "network": network.to_json(),
+        "train": spec.to_json(),
+        "weights": weights,
+        "roles": {role: record.to_json() for role, record in roles.records().items()},
+    }
+    if _same_run(folder, request) and (folder / RECORD).is_file():
+        out.note(f"{folder}: finished before, nothing to do")
+        return read_record(folder)
+    with os_errors(folder):
+        write_atomic(folder / RUN, pretty_json(request))
+        return _fit(pairset, roles, data, network, spec, weights, folder)
+
+
+def _same_run(folder: Path, request: dict[str, Any]) -> bool:
+    """Whether the folder holds this very run. Raises if it holds another one."""
+    path = folder / RUN
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        found = None
+    if found != request:
+        changed = [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]
+        raise EdgeskinError(
+            "another run is in this folder",
+            got=f"{folder}, which differs in {', '.join(changed)}",
+            fix="choose another --out, or delete the folder",
+        )
+    return True
+
+
+def _fit(
+    pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path
+) -> Checkpoint:
+    if train.allocator and train.accelerator != "gpu" and not keep_memory():
+        out.note("this C library has no mallopt: training on the CPU may be several times slower")
+    _quiet()
+    import lightning
+    import torch
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from torch.utils.data import DataLoader
+
+    from edgeskin.model.checkpoint import read_record, save_checkpoint
+    from edgeskin.model.loss import BiasedLoss
+    from edgeskin.model.network import PairNetwork
+    from edgeskin.model.weights import build_encoder
+    from edgeskin.training.callbacks import Resumable, ShowProgress, averaging
+    from edgeskin.training.frames import ControlPairs, EpochSampler, TrainingPairs, label_array, stored_frames
+    from edgeskin.training.module import PairTrainer
+
+    if train.threads:
+        torch.set_num_threads(train.threads)
+    torch.manual_seed(train.seed)
+    schema = pairset.schema
+    encoder, source = build_encoder(spec, train.size, weights)
+    preprocess = preprocess_for(encoder, train.size, data.border_px)
+    network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
+
+    stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
+    cache = folder / "frames"
+    train_frames = stored_frames(roles["train"], stored, cache, "decoding train")
+    control_frames = stored_frames(roles["control"], preprocess, cache, "decoding control")
+    labels = label_array(roles["train"], schema)
+    batches = max(1, len(labels) // (train.batch_pairs * train.devices))
+    module = PairTrainer(
+        network,
+        BiasedLoss(
+            schema, class_counts(labels, schema), train.clinical_weight, train.label_smoothing, train.logit_adjustment
+        ),
+        schema,
+        train,
+        steps=batches * train.epochs,
+    )
+    loader: Any = DataLoader(
+        TrainingPairs(train_frames, [p.clinical is not None for p in roles["train"]], labels, train),
+        batch_size=min(train.batch_pairs, len(labels)),
+        sampler=EpochSampler(len(labels), train.seed),
+        num_workers=train.workers,
+        drop_last=True,
+    )
+    control: Any = DataLoader(
+        ControlPairs(
+            control_frames, [p.clinical is not None for p in roles["control"]], label_array(roles["control"], schema)
+        ),
+        batch_size=train.batch_pairs,
+    )
+    resumable = Resumable(folder)
+    trainer = lightning.Trainer(
+        max_epochs=train.epochs,
+        accelerator=train.accelerator
+        if train.accelerator != "auto"
+        else ("gpu" if torch.cuda.is_available() else "cpu"),
+        devices=train.devices,
+        strategy="ddp_find_unused_parameters_true" if train.devices > 1 else "auto",
+        precision="16-mixed" if train.accelerator == "gpu" else "32-true",
+        logger=[CSVLogger(folder, name="logs", version="csv"), TensorBoardLogger(folder, name="logs", version="tb")],
+        callbacks=[ShowProgress(train.epochs, batches), resumable, *averaging(train.ema_decay, batches * train.epochs)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        reload_dataloaders_every_n_epochs=0,
+    )
+    trainer.fit(module, loader, control, ckpt_path=resumable.found(), weights_only=False)
+
+    both, alone = control_logits(network, control_frames, roles["control"])
+    if trainer.is_global_zero:
+        record = _record(
+            pairset, roles, data, spec, train, preprocess, network, source, both, alone, trainer.callback_metrics
+        )
+        save_checkpoint(folder, network, record)
+        resumable.clean()
+    return read_record(folder)
+
+
+def _record(
+    pairset: PairSet,
+    roles: Roles,
+    data: DataSpec,
+    spec: NetworkSpec,
+    train: TrainSpec,
+    preprocess: Preprocess,
+    network: Any,
+    source: str,
+    both: NDArray[np.float64],
+    alone: NDArray[np.float64],
+    logged: dict[str, Any],
+) -> Checkpoint:
+    from edgeskin.training.frames import label_array
+    from edgeskin.training.operating import choose_fusion, choose_thresholds
+
+    labels = label_array(roles["control"], pairset.schema)
+    fusion = choose_fusion(both, alone, labels, pairset.schema)
+    metrics = {name: float(value) for name, value in logged.items()}
+    return Checkpoint(
+        created=provenance.now(),
+        network=spec,
+        data=data,
+        train=train,
+        task_schema=pairset.schema,
+        preprocess=preprocess,
+        fusion=fusion,
+        thresholds=choose_thresholds(both, alone, labels, pairset.schema, fusion),
+        roles=roles.records(),
+        lesion_hashes=roles.lesion_hashes(),
+        phantom=pairset.phantom,
+        parameters=sum(p.numel() for p in network.parameters()),
+        weights_sha256="",
+        weights_source=source,
+        control_metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
+        versions=provenance.versions(),
+        git_revision=provenance.git_revision(),
+    )
+
+
+def preprocess_for(encoder: Any, size: int, border_px: int) -> Preprocess:
+    """Square frames of `size` pixels, normalised as the encoder's weights were trained."""
+    known = encoder.pretrained_cfg
+    mean, std = (tuple(float(x) for x in known[key]) for key in ("mean", "std"))
+    return Preprocess(height=size, width=size, border_px=border_px, mean=mean, std=std)
+
+
+def class_counts(labels: NDArray[np.int64], schema: Any) -> dict[str, list[int]]:
+    """How many training lesions each class of each task has."""
+    return {
+        task.name: [int((labels[:, index] == c).sum()) for c in range(len(task.classes))]
+        for index, task in enumerate(schema.tasks)
+    }
+
+
+def control_logits(
+    network: Any, frames: NDArray[np.uint8], pairs: Sequence[Pair], batch: int = 32
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits of pairs [N, 2, K] (NaN without clinical image) and of the dermoscopic image alone [N, K]."""
+    import torch
+
+    network.eval()
+    has = np.array([p.clinical is not None for p in pairs])
+    both: list[NDArray[np.float64]] = []
+    alone: list[NDArray[np.float64]] = []
+    device = next(network.parameters()).device
+    with torch.inference_mode(), out.progress("control role", len(pairs)) as step:
+        for start in range(0, len(pairs), batch):
+            part = torch.from_numpy(np.array(frames[start : start + batch])).to(device)
+            count = len(part)
+            stacked = network(torch.cat([part[:, 0], part[:, 1]]), count).double().cpu().numpy()
+            pair = np.stack([stacked[:count], stacked[count:]], axis=1)
+            pair[~has[start : start + count], 0] = np.nan
+            both.append(pair)
+            alone.append(network(part[:, 1], 0).double().cpu().numpy())
+            step(count)
+    return np.concatenate(both), np.concatenate(alone)
+
+
+def _quiet() -> None:
+    """Lightning's remarks on hardware and workers are not a user's concern."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*weights_only.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*tensorboardX.*|.*lr_scheduler.step.*")
