@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from edgeskin import out as output
-from edgeskin.data.phantom_draw import Latent, draw
+from edgeskin.data.phantom_canvas import Latent
+from edgeskin.data.phantom_draw import draw
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import staged_dir
 
@@ -174,7 +175,7 @@ def write_phantom(out: Path, n: int, seed: int = 0, size: int = 160) -> None:
         rows = [_row(case, number) for number, case in enumerate(drawn)]
         for folder in {Path(str(row["derm"])).parent for row in rows}:
             (stage / "images" / folder).mkdir(parents=True)
-        with output.progress("drawing pairs", n) as step, ThreadPoolExecutor() as pool:
+        with output.progress("drawing pairs", n) as step, ThreadPoolExecutor(2) as pool:
             jobs = pool.map(_write_pair, drawn, rows, [stage / "images"] * n, [size] * n)
             for _ in jobs:
                 step()
