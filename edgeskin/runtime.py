@@ -1,0 +1,242 @@
+"""Bundle -> Classifier: photographs in, a decision out. What a device runs, and what verify and bench measure."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import backends, decide, preprocess
+from edgeskin.bundle import Bundle, open_bundle
+from edgeskin.errors import EdgeskinError
+from edgeskin.preprocess import Frame, Photo
+from edgeskin.spec.manifest import IMAGES, Mode
+
+Graphs = Literal["core", "reference"]
+Probabilities = dict[str, dict[str, float]]  # task -> class -> probability
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The question that is put first: refer when P(any of `positive`) >= threshold."""
+
+    task: str
+    positive: tuple[str, ...]
+    title: str
+    probability: float
+    threshold: float
+    refer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a classifier says about one lesion. `timings_ms`: prepare, infer, decide, total."""
+
+    mode: Mode
+    probabilities: Probabilities
+    branches: dict[str, Probabilities]  # "clinical", "dermoscopic": what each image says by itself
+    predicted: dict[str, str]  # task -> class
+    score: int | None  # e.g. the seven-point score, where the schema has one
+    score_reached: tuple[int, ...]  # those of the schema's thresholds that the score reaches
+    decision: Decision
+    timings_ms: dict[str, float] = field(compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenOutcome:
+    """A golden case against this machine: max |logits - expected|, and whether every decision is the same."""
+
+    name: str
+    mode: Mode
+    max_abs_error: float
+    tolerance: float
+    same_decisions: bool
+
+    @property
+    def passed(self) -> bool:
+        """Within the tolerance and with equal decisions. NaN fails."""
+        return self.same_decisions and self.max_abs_error <= self.tolerance
+
+
+def load(
+    path: "str | Path | Bundle",
+    *,
+    threads: int = 0,
+    target_check: bool = True,
+    graphs: Graphs = "core",
+    cache: Path | None = None,
+) -> "Classifier":
+    """Open a bundle (folder or .zip), after its hashes have been verified.
+
+    Args:
+        threads: for inference; 0 leaves the choice to the engine.
+        target_check: ask now whether this machine can run the bundle's target, not at the first lesion.
+        graphs: "core" is what the bundle is for; "reference" the same network in FP32.
+        cache: folder where the engine may keep compiled models.
+
+    Raises:
+        EdgeskinError: the bundle does not verify, its engine is not installed, or it has no reference.
+    """
+    bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    if target_check and (reason := backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe)):
+        raise EdgeskinError(f"target {bundle.manifest.target!r} does not run here: {reason}")
+    if graphs == "reference" and bundle.lean:
+        raise EdgeskinError(
+            "this bundle was packed without its FP32 reference",
+            got=str(bundle.root),
+            fix="use one packed without --lean",
+        )
+    return Classifier(bundle, threads=threads, graphs=graphs, cache=cache)
+
+
+class Classifier:
+    """A bundle ready to classify. Graphs are compiled when first needed. One thread at a time may use it."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0, graphs: Graphs = "core", cache: Path | None = None) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.graphs = graphs
+        self._threads = threads
+        self._cache = cache
+        self._sessions: dict[Mode, backends.Session] = {}
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="edgeskin-prepare")
+
+    def session(self, mode: Mode) -> "backends.Session":
+        """The compiled graph of a mode, opened and held against the manifest at the first call."""
+        if mode not in self._sessions:
+            manifest = self.manifest
+            graph = (manifest.graphs if self.graphs == "core" else manifest.reference)[mode]
+            session = backends.get(manifest.target).open(
+                self.bundle.path(graph.file),
+                threads=self._threads,
+                cache=self._cache,
+                precision_hint=manifest.recipe.inference_precision if self.graphs == "core" else "f32",
+            )
+            found = (session.images, session.height, session.width, session.logits)
+            wanted = (IMAGES[mode], manifest.preprocess.height, manifest.preprocess.width, manifest.task_schema.logits)
+            if found != wanted:
+                raise EdgeskinError(
+                    f"the graph {graph.file} does not fit its manifest",
+                    got=f"images, height, width, logits = {found}",
+                    possible=str(wanted),
+                    fix="export the bundle again",
+                )
+            self._sessions[mode] = session
+        return self._sessions[mode]
+
+    def prepare(self, photo: Photo) -> Frame:
+        """A path, PIL image or uint8 array [H, W, 3] as the frame uint8 [height, width, 3] that the graph takes."""
+        return preprocess.prepare(photo, self.manifest.preprocess)
+
+    def infer(self, frames: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
+        """Logits float32 [images, K] of frames uint8 [images, H, W, 3], the clinical one first.
+
+        Raises:
+            EdgeskinError: another shape or dtype, or logits that are not finite.
+        """
+        logits = self.session(mode).run(frames)
+        if not np.isfinite(logits).all():
+            raise EdgeskinError(
+                "the engine gave logits that are not finite",
+                got=str(self.bundle.root),
+                fix="run `edgeskin verify` here",
+            )
+        return logits
+
+    def classify(self, *, dermoscopic: "Photo | None" = None, clinical: "Photo | None" = None) -> Result:
+        """Classify one lesion from its dermoscopic image and, where there is one, its clinical image.
+
+        Raises:
+            EdgeskinError: no dermoscopic image, an unreadable one, an array of a wrong shape or dtype.
+        """
+        if dermoscopic is None:
+            raise EdgeskinError(
+                "a dermoscopic image is needed",
+                got="a clinical image alone" if clinical is not None else "no image",
+                possible="clinical + dermoscopic, or dermoscopic alone",
+                fix="pass dermoscopic=",
+            )
+        start = time.perf_counter()
+        if clinical is None:
+            frames = self.prepare(dermoscopic)[None]
+        else:  # two threads: photographs of 600x450 and more take half the time, smaller ones the same
+            pending = self._helper.submit(self.prepare, clinical)
+            try:
+                second = self.prepare(dermoscopic)
+            finally:
+                first = pending.result()
+            frames = np.stack([first, second])
+        prepared = time.perf_counter()
+        mode: Mode = "dermoscopic" if clinical is None else "pair"
+        logits = self.infer(frames, mode)
+        inferred = time.perf_counter()
+        spent = {"prepare": prepared - start, "infer": inferred - prepared}
+        return self._decide(logits, mode, start, inferred, spent)
+
+    def _decide(
+        self, logits: NDArray[np.float32], mode: Mode, start: float, inferred: float, spent: dict[str, float]
+    ) -> Result:
+        manifest, schema = self.manifest, self.manifest.task_schema
+        branches = decide.branch_probabilities(logits, schema, manifest.fusion, mode)
+        fused = decide.fuse(branches, manifest.fusion)
+        predicted = {task: int(p.argmax()) for task, p in fused.items()}
+        score = decide.points(predicted, schema) if schema.score else None
+        reached = tuple(t for t in schema.score.thresholds if score is not None and score >= t) if schema.score else ()
+        probability = float(decide.target_probability(fused, schema))
+        limit = decide.threshold(manifest.thresholds, mode)
+        decision = Decision(
+            task=schema.target.task,
+            positive=schema.target.positive,
+            title=schema.target.title,
+            probability=probability,
+            threshold=limit,
+            refer=probability >= limit,
+        )
+        named = self._named(fused)
+        each = {str(branch): self._named(tasks) for branch, tasks in branches.items()}
+        chosen = {task.name: task.class_names[predicted[task.name]] for task in schema.tasks}
+        end = time.perf_counter()
+        spent = {**spent, "decide": end - inferred, "total": end - start}
+        timings = {name: 1e3 * seconds for name, seconds in spent.items()}
+        return Result(mode, named, each, chosen, score, reached, decision, timings)
+
+    def _named(self, probabilities: Mapping[str, NDArray[np.float64]]) -> Probabilities:
+        return {
+            task.name: dict(zip(task.class_names, probabilities[task.name].tolist(), strict=True))
+            for task in self.manifest.task_schema.tasks
+        }
+
+    def self_test(self) -> list[GoldenOutcome]:
+        """Put the golden cases to this machine: logits within tolerance, every task's class and the decision equal.
+
+        An engine can give plainly wrong numbers without an error (INT8 under an emulated CPU does): this finds it.
+
+        Raises:
+            EdgeskinError: the classifier runs the reference graphs, for which the golden logits do not hold.
+        """
+        if self.graphs != "core":
+            raise EdgeskinError(
+                "golden cases belong to the core graphs", got=self.graphs, fix="load with graphs='core'"
+            )
+        outcomes = []
+        for case in self.manifest.golden:
+            frames, expected = self.bundle.golden(case)
+            logits = self.session(case.mode).run(frames)  # not infer(): NaN is to fail the case, not to end the test
+            error = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else float("inf")
+            same = error < float("inf") and self._answers(logits, case.mode) == self._answers(expected, case.mode)
+            outcomes.append(GoldenOutcome(case.name, case.mode, error, case.tolerance, same))
+        return outcomes
+
+    def _answers(self, logits: NDArray[np.float32], mode: Mode) -> tuple[object, ...]:
+        schema = self.manifest.task_schema
+        fused = decide.task_probabilities(logits, schema, self.manifest.fusion, mode)
+        refer = float(decide.target_probability(fused, schema)) >= decide.threshold(self.manifest.thresholds, mode)
+        return (*(int(p.argmax()) for p in fused.values()), refer)
