@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeskin import bootstrap as boot
+from edgeskin import metrics
+
+
+@st.composite
+def scored(draw):
+    """Truth, probabilities and the lesions of one draw with replacement."""
+    count, classes = draw(st.integers(1, 30)), draw(st.integers(2, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    coarse = rng.integers(0, 6, (count, classes)) + 0.5  # coarse, so that ties occur
+    return rng.integers(0, classes, count), coarse / coarse.sum(1, keepdims=True), rng.integers(0, count, count)
+
+
+def agree(left: float, right: float) -> bool:
+    return (math.isnan(left) and math.isnan(right)) or left == pytest.approx(right, abs=1e-9)
+
+
+@given(scored())
+def test_a_weighted_row_equals_the_metric_of_the_drawn_lesions(case):
+    truth, probabilities, drawn = case
+    classes = probabilities.shape[1]
+    predicted, score, positive = probabilities.argmax(1), probabilities[:, 1], truth == 1
+    weights = np.stack([np.ones(len(truth)), np.bincount(drawn, minlength=len(truth)).astype(float)])
+    matrices = boot.confusion(weights, truth, predicted, classes)
+    for row, chosen in enumerate([np.arange(len(truth)), drawn]):
+        t, p, hit, s = truth[chosen], predicted[chosen], positive[chosen], score[chosen]
+        assert (matrices[row] == metrics.confusion(t, p, classes)).all()
+        assert agree(boot.accuracy(matrices)[row], metrics.accuracy(t, p))
+        assert agree(boot.balanced_accuracy(matrices)[row], metrics.balanced_accuracy(t, p, classes))
+        assert agree(boot.macro_f1(matrices)[row], metrics.macro_f1(t, p, classes))
+        assert agree(boot.auc(weights, positive, score)[row], metrics.auc(hit, s))
+        flagged = score >= 0.3
+        rates = metrics.sensitivity_specificity(hit, flagged[chosen])
+        assert agree(boot.sensitivity(weights, positive, flagged)[row], rates[0])
+        assert agree(boot.specificity(weights, positive, flagged)[row], rates[1])
+        ece = boot.expected_calibration_error(weights, probabilities, truth)[row]
+        assert agree(ece, metrics.expected_calibration_error(probabilities[chosen], t))
+
+
+def test_no_lesion_gives_nan_not_zero():
+    weights, none = np.ones((3, 0)), np.zeros(0, np.int64)
+    matrices = boot.confusion(weights, none, none, 2)
+    for values in (
+        boot.accuracy(matrices),
+        boot.balanced_accuracy(matrices),
+        boot.macro_f1(matrices),
+        boot.auc(weights, none > 0, none.astype(float)),
+        boot.sensitivity(weights, none > 0, none > 0),
+    ):
+        assert values.shape == (3,)
+        assert np.isnan(values).all()
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        hit = rng.random(150) < 0.7
+        weights = boot.draws(np.arange(150), 300, seed=trial)
+        _, low, high = boot.interval(weights @ hit / 150)
+        covered += low <= 0.7 <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_whole_groups_are_drawn_together():
+    weights = boot.draws(np.array([0, 1, 0, 2]), 500)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert np.unique(weights[1:].sum(1)).tolist() == [3.0, 4.0, 5.0, 6.0]
+    assert weights[1:].mean() == pytest.approx(1, abs=0.05)
+
+
+def test_draws_repeat_with_their_seed():
+    groups = np.arange(20)
+    assert (boot.draws(groups, 9, seed=4) == boot.draws(groups, 9, seed=4)).all()
+    assert (boot.draws(groups, 9, seed=4) != boot.draws(groups, 9, seed=5)).any()
+
+
+def test_undefined_draws_are_left_out():
+    assert boot.interval(np.array([0.5, np.nan, 0.5])) == (0.5, 0.5, 0.5)
+    value, low, high = boot.interval(np.array([0.5, np.nan]))
+    assert value == 0.5
+    assert math.isnan(low)
+    assert math.isnan(high)
