@@ -1,0 +1,132 @@
+"""Logits of many lesions -> parity of two models, and accuracy of one or both with paired bootstrap intervals."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import bootstrap as boot
+from edgeskin import decide, metrics
+from edgeskin.spec.manifest import Manifest, Mode
+from edgeskin.spec.result import Accuracy, Compared, Confusion, Estimate, Flips, Parity
+
+Logits = NDArray[np.float32]  # [lesions, images, K]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+NO_REFERENCE = "the bundle was packed without its FP32 reference"
+
+
+def parity(manifest: Manifest, mode: Mode, lesion_ids: Sequence[str], reference: Logits, core: Logits) -> Parity:
+    """How far the bundle's logits, probabilities and decisions are from its reference's, lesion by lesion."""
+    schema, target = manifest.task_schema, manifest.task_schema.target
+    before, after = (decide.task_probabilities(x, schema, manifest.fusion, mode) for x in (reference, core))
+    predicted = [p[target.task].argmax(-1) for p in (before, after)]
+    inside = [np.isin(p, schema.target_indices()) for p in predicted]
+    limit = decide.threshold(manifest.thresholds, mode)
+    referred = [decide.target_probability(p, schema) >= limit for p in (before, after)]
+    sqnr = metrics.sqnr_db(reference, core)
+    return Parity(
+        lesions=len(lesion_ids),
+        sqnr_db=Estimate(value=sqnr) if math.isfinite(sqnr) else Estimate(reason="the logits are identical"),
+        max_abs_probability_difference=max(float(np.abs(before[t] - after[t]).max()) for t in before),
+        argmax_agreement={t: float((before[t].argmax(-1) == after[t].argmax(-1)).mean()) for t in before},
+        predicted=_flips(lesion_ids, predicted[0] != predicted[1], *inside),
+        referral=_flips(lesion_ids, referred[0] != referred[1], *referred),
+    )
+
+
+def _flips(lesion_ids: Sequence[str], changed: Bools, before: Bools, after: Bools) -> Flips:
+    count = int(changed.sum())
+    low, high = metrics.wilson_interval(count, len(lesion_ids))
+    return Flips(
+        flipped=count,
+        of=len(lesion_ids),
+        share=count / len(lesion_ids),
+        low=max(0.0, low),
+        high=min(1.0, high),
+        to_target=int((~before & after).sum()),
+        from_target=int((before & ~after).sum()),
+        lesions=tuple(lesion for lesion, moved in zip(lesion_ids, changed, strict=True) if moved),
+    )
+
+
+def accuracy(
+    manifest: Manifest,
+    mode: Mode,
+    labels: Mapping[str, NDArray[np.int64]],
+    groups: Sequence[str],
+    core: Logits,
+    reference: Logits | None,
+    *,
+    repeats: int = 1000,
+) -> Accuracy:
+    """Figures of the bundle and its reference with 95 % intervals, and their difference on the same draws.
+
+    Args:
+        labels: task -> class number of each lesion, -1 where there is none; such lesions are left out of that task.
+        groups: what is drawn together: the patient of each lesion, or the lesion itself.
+        reference: None for a lean bundle.
+    """
+    schema, limit = manifest.task_schema, decide.threshold(manifest.thresholds, mode)
+    given = {"core": core} if reference is None else {"core": core, "reference": reference}
+    answers = {name: decide.task_probabilities(x, schema, manifest.fusion, mode) for name, x in given.items()}
+    weights = boot.draws(np.unique(list(groups), return_inverse=True)[1].astype(np.int64), repeats)
+    tasks, target, confusions = {}, {}, {}
+    for task in schema.tasks:
+        known = labels[task.name] >= 0
+        drawn, truth = weights[:, known], labels[task.name][known]
+        found = {name: p[task.name][known] for name, p in answers.items()}
+        why = "" if known.any() else "no lesion is labelled for this task"
+        matrices = {name: boot.confusion(drawn, truth, p.argmax(1), len(task.classes)) for name, p in found.items()}
+        counts = {name: tuple(tuple(int(n) for n in row) for row in m[0]) for name, m in matrices.items()}
+        confusions[task.name] = Confusion(fp32=counts.get("reference"), bundle=counts["core"])
+        tasks[task.name] = {
+            "accuracy": _compare(matrices, boot.accuracy, why),
+            "balanced_accuracy": _compare(matrices, boot.balanced_accuracy, why),
+            "macro_f1": _compare(matrices, boot.macro_f1, why),
+        }
+        if task.name == schema.target.task:
+            positive = np.isin(truth, schema.target_indices())
+            score = {name: p[:, list(schema.target_indices())].sum(-1) for name, p in found.items()}
+            target = _binary(drawn, positive, score, limit, why)
+            ece = partial(_ece, weights=drawn, truth=truth)
+            target["ece"] = _compare(found, ece, why)
+    return Accuracy(lesions=len(core), threshold=limit, tasks=tasks, target=target, confusion=confusions)
+
+
+def _ece(probabilities: Floats, *, weights: Floats, truth: NDArray[np.int64]) -> Floats:
+    return boot.expected_calibration_error(weights, probabilities, truth)
+
+
+def _binary(
+    weights: Floats, positive: Bools, score: Mapping[str, Floats], limit: float, why: str
+) -> dict[str, Compared]:
+    """The target against the rest: ranking, and the stored operating point."""
+    lacks = why or ("no positive lesion" if not positive.any() else "no negative lesion")
+    return {
+        "auc": _compare(score, lambda s: boot.auc(weights, positive, s), lacks),
+        "sensitivity": _compare(score, lambda s: boot.sensitivity(weights, positive, s >= limit), lacks),
+        "specificity": _compare(score, lambda s: boot.specificity(weights, positive, s >= limit), lacks),
+    }
+
+
+def _compare(given: Mapping[str, Floats], metric: Callable[[Floats], Floats], why: str) -> Compared:
+    """The metric of both models and their paired difference: all three from the same draws."""
+    values = {name: metric(x) for name, x in given.items()}
+    bundle = _estimate(values["core"], why)
+    if "reference" not in values:
+        absent = Estimate(reason=NO_REFERENCE)
+        return Compared(fp32=absent, bundle=bundle, difference=absent)
+    difference = _estimate(values["core"] - values["reference"], why)
+    return Compared(fp32=_estimate(values["reference"], why), bundle=bundle, difference=difference)
+
+
+def _estimate(values: Floats, why: str) -> Estimate:
+    value, low, high = boot.interval(values)
+    if math.isnan(value):
+        return Estimate(reason=why or "undefined on these lesions")
+    if math.isnan(low):
+        return Estimate(value=value, reason="no interval: undefined on every draw")
+    return Estimate(value=value, low=low, high=high)

@@ -1,0 +1,108 @@
+"""What verification found, as a versioned record (edgeskin-verify/1)."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from edgeskin.spec.base import Spec
+from edgeskin.spec.manifest import Mode
+
+
+class Estimate(Spec):
+    """A figure with its 95 % interval. What is undefined is null, and `reason` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+class Compared(Spec):
+    """The bundle beside its FP32 reference on the same lesions; `difference` = bundle - fp32, by paired bootstrap."""
+
+    fp32: Estimate
+    bundle: Estimate
+    difference: Estimate
+
+
+class Flips(Spec):
+    """Lesions for which bundle and reference decide differently, with the Wilson interval of their share.
+
+    `to_target`: the bundle says target (e.g. melanoma) and the reference does not; `from_target`: the reverse.
+    """
+
+    flipped: int = Field(ge=0)
+    of: int = Field(ge=1)
+    share: float
+    low: float
+    high: float
+    to_target: int
+    from_target: int
+    lesions: tuple[str, ...]
+
+
+class Parity(Spec):
+    """How far the bundle's numbers are from the reference's in one mode of examination."""
+
+    lesions: int
+    sqnr_db: Estimate  # of the logits; null where they are identical
+    max_abs_probability_difference: float
+    argmax_agreement: dict[str, float]  # task -> share of the lesions
+    predicted: Flips  # class of the target's task
+    referral: Flips  # P(target) >= threshold
+
+
+class Confusion(Spec):
+    """Counts of lesions: a row for each true class, a column for each answer. `fp32` is null for a lean bundle."""
+
+    fp32: tuple[tuple[int, ...], ...] | None
+    bundle: tuple[tuple[int, ...], ...]
+
+
+class Accuracy(Spec):
+    """Figures in one mode: task -> accuracy, balanced_accuracy, macro_f1; target -> auc, sensitivity ..."""
+
+    lesions: int
+    threshold: float
+    tasks: dict[str, dict[str, Compared]]
+    target: dict[str, Compared]
+    confusion: dict[str, Confusion] = Field(default_factory=dict)  # by task
+
+
+class GoldenResult(Spec):
+    """A golden case on this machine. `max_abs_error` is null where the logits are not finite."""
+
+    name: str
+    mode: Mode
+    max_abs_error: float | None
+    tolerance: float
+    same_decisions: bool
+    passed: bool
+
+
+class VerifyResult(Spec):
+    """One verification of one bundle on one machine and one list of lesions."""
+
+    format: Literal["edgeskin-verify/1"] = "edgeskin-verify/1"
+    created: str
+    bundle: str
+    bundle_sha256: str
+    target: str
+    precision: str
+    phantom: bool
+    research_use: str
+    passed: bool  # every golden case
+    golden: tuple[GoldenResult, ...]
+    data: str
+    role: str
+    role_sha256: str  # of the lesion ids that were scored
+    lesions: int
+    without_clinical: int
+    parity: dict[Mode, Parity]  # a mode that is not here is explained in notes
+    accuracy: dict[Mode, Accuracy]
+    bootstrap: int
+    threads: int
+    engine: dict[str, JsonValue]
+    environment: dict[str, JsonValue] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from edgeskin import catalog, metrics, scoring
+from edgeskin.spec.manifest import Manifest
+from edgeskin.spec.train import Fusion, Threshold, Thresholds
+
+SCHEMA = catalog.schema("milk10k")
+(TASK,) = SCHEMA.tasks
+CLASSES = len(TASK.classes)
+MEL = TASK.class_names.index("MEL")
+OTHER = 0 if MEL else 1
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """The four fields that scoring reads."""
+    limits = Thresholds(pair=Threshold(value=0.4, rule=""), dermoscopic=Threshold(value=0.5, rule=""))
+    fusion = {TASK.name: Fusion(dermoscopic_weight=0.5)}
+    return Manifest.model_construct(task_schema=SCHEMA, fusion=fusion, thresholds=limits)
+
+
+def alone(classes: list[int], strength: float = 9.0) -> np.ndarray:
+    """Logits [lesions, 1, K] that say these classes."""
+    return (np.eye(CLASSES)[classes] * strength)[:, None].astype(np.float32)
+
+
+def test_flips_are_counted_named_and_split(manifest):
+    others = [c for c in range(CLASSES) if c != MEL]
+    before = [MEL, MEL, others[0], others[1], others[2]]
+    after = [MEL, others[0], MEL, others[0], others[2]]
+    found = scoring.parity(manifest, "dermoscopic", list("abcde"), alone(before), alone(after))
+    assert (found.predicted.flipped, found.predicted.of, found.predicted.lesions) == (3, 5, ("b", "c", "d"))
+    assert (found.predicted.to_target, found.predicted.from_target) == (1, 1)
+    assert (found.referral.flipped, found.referral.lesions) == (2, ("b", "c"))
+    assert (found.predicted.low, found.predicted.high) == pytest.approx(metrics.wilson_interval(3, 5))
+    assert found.argmax_agreement == {TASK.name: pytest.approx(0.4)}
+    assert found.max_abs_probability_difference > 0.99
+
+
+def test_a_referral_flips_without_the_class(manifest):
+    before, after = np.zeros((1, 1, CLASSES), np.float32), np.zeros((1, 1, CLASSES), np.float32)
+    before[0, 0, [MEL, OTHER]] = 9.9, 9.91  # P(MEL) just under one half
+    after[0, 0, [MEL, OTHER]] = 9.95, 9.9
+    found = scoring.parity(manifest, "dermoscopic", ["a"], before, after)
+    assert found.referral.to_target == 1
+    back = scoring.parity(manifest, "dermoscopic", ["a"], after, before)
+    assert (back.referral.to_target, back.referral.from_target) == (0, 1)
+
+
+def test_identical_logits_have_no_sqnr_and_say_why(manifest):
+    same = alone([0, 1, 2])
+    found = scoring.parity(manifest, "dermoscopic", list("abc"), same, same)
+    assert found.sqnr_db.value is None
+    assert found.sqnr_db.reason == "the logits are identical"
+    assert (found.predicted.flipped, found.predicted.low) == (0, 0.0)
+    assert found.predicted.high > 0.5  # three lesions prove little
+
+
+def test_figures_equal_the_plain_formulas_and_differences_are_paired(manifest):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, CLASSES, 200)
+    reference = (np.eye(CLASSES)[truth] * 2 + rng.normal(0, 1, (200, CLASSES)))[:, None].astype(np.float32)
+    core = reference + rng.normal(0, 0.2, reference.shape).astype(np.float32)
+    groups = [str(i) for i in range(200)]
+    found = scoring.accuracy(manifest, "dermoscopic", {TASK.name: truth}, groups, core, reference, repeats=400)
+    for side, logits in (("bundle", core), ("fp32", reference)):
+        predicted = logits[:, 0].argmax(1)
+        rows = {name: getattr(row, side).value for name, row in found.tasks[TASK.name].items()}
+        assert rows["accuracy"] == pytest.approx(metrics.accuracy(truth, predicted))
+        assert rows["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy(truth, predicted, CLASSES))
+        assert rows["macro_f1"] == pytest.approx(metrics.macro_f1(truth, predicted, CLASSES))
+    for row in [*found.tasks[TASK.name].values(), *found.target.values()]:
+        assert row.difference.value == pytest.approx(row.bundle.value - row.fp32.value)
+        assert row.bundle.low <= row.bundle.value <= row.bundle.high
+    row = found.tasks[TASK.name]["accuracy"]
+    assert row.difference.high - row.difference.low < (row.bundle.high - row.bundle.low) / 1.5
+
+
+def test_a_model_against_itself_differs_by_exactly_nothing(manifest):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (60, 2, CLASSES)).astype(np.float32)
+    truth = rng.integers(0, CLASSES, 60)
+    found = scoring.accuracy(manifest, "pair", {TASK.name: truth}, ["p"] * 30 + ["q"] * 30, logits, logits, repeats=50)
+    for row in [*found.tasks[TASK.name].values(), *found.target.values()]:
+        assert (row.difference.value, row.difference.low, row.difference.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "undefined"),
+    [
+        ([-1, -1, -1], {"auc", "sensitivity", "specificity", "ece", "accuracy", "balanced_accuracy", "macro_f1"}),
+        ([OTHER, OTHER, -1], {"auc", "sensitivity"}),
+        ([MEL, MEL, MEL], {"auc", "specificity"}),
+    ],
+)
+def test_what_is_undefined_is_null_with_a_reason(manifest, truth, undefined):
+    found = scoring.accuracy(
+        manifest, "dermoscopic", {TASK.name: np.array(truth)}, list("abc"), alone([0, 1, 2]), None, repeats=20
+    )
+    rows = {**found.tasks[TASK.name], **found.target}
+    assert {name for name, row in rows.items() if row.bundle.value is None} == undefined
+    for row in rows.values():
+        assert (row.bundle.value is None) == ("lesion" in row.bundle.reason and row.bundle.low is None)
+        assert row.fp32.reason == row.difference.reason == scoring.NO_REFERENCE
