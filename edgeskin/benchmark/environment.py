@@ -6,7 +6,8 @@ import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from edgeskin import __version__
 from edgeskin.benchmark.sensors import ROOT, read_text
@@ -108,7 +109,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def record(*, threads: int, backend: dict[str, Any] | None = None, root: Path = ROOT) -> Environment:
+def record(*, threads: int, backend: dict[str, JsonValue] | None = None, root: Path = ROOT) -> Environment:
     """The environment record of this machine; `root` stands in for "/" in tests."""
     absent: dict[str, str] = {}
     text, reason = read_text(root / "proc/cpuinfo")

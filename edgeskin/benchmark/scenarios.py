@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 from edgeskin import out, runtime
 from edgeskin.benchmark import coldstart, environment, lanes, sensors, statistics
@@ -11,6 +10,7 @@ from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.bench import BenchResult, ColdStart, Graphs, Lane, Route
 from edgeskin.spec.manifest import Manifest, Mode
+from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.suite import Suite
 
 LANES: tuple[tuple[Mode, Route], ...] = (
@@ -22,13 +22,13 @@ LANES: tuple[tuple[Mode, Route], ...] = (
 
 
 def run(
-    bundle_path: Path, suite: Suite, *, threads: int = 0, verify: dict[str, Any] | None = None
+    bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResult | None = None
 ) -> BenchResult:  # fmt: skip
     """Measure a bundle: latencies of four lanes, cold start, memory; and what they were measured on.
 
     Args:
         threads: for inference; 0 takes the suite's, and where that is 0 too, every core this process may use.
-        verify: a verify result as plain JSON data, to travel with the latencies of the same artefact.
+        verify: a verify result of this bundle, to travel with its latencies.
 
     Ctrl-C ends the run early: what was measured is returned, marked partial.
 
@@ -78,7 +78,7 @@ def run(
         core_bytes={mode: graph_bytes(manifest, graph.file) for mode, graph in manifest.graphs.items()},
         reference_bytes={mode: graph_bytes(manifest, graph.file) for mode, graph in manifest.reference.items()},
         suite=suite,
-        environment=environment.record(threads=threads, backend=classifiers["core"].describe()),
+        environment=environment.record(threads=threads, backend=dict(classifiers["core"].session("pair").describe())),
         lanes=tuple(measured),
         cold_start=cold,
         sensors_before=before,
@@ -90,15 +90,12 @@ def run(
     )
 
 
-def check_verify(verify: dict[str, Any] | None, bundle_sha256: str) -> None:
+def check_verify(verify: VerifyResult | None, bundle_sha256: str) -> None:
     """Refuse the verify result of another artefact: accuracy and latency must be of the same bytes."""
-    if verify is None:
-        return
-    found = str(verify.get("bundle_sha256", "none"))
-    if found != bundle_sha256:
+    if verify is not None and verify.bundle_sha256 != bundle_sha256:
         raise EdgeskinError(
             "the verify result is of another bundle",
-            got=found[:12],
+            got=verify.bundle_sha256[:12],
             possible=bundle_sha256[:12],
             fix="run `edgeskin verify` on this bundle",
         )

@@ -1,11 +1,12 @@
 """Result of a benchmark (`edgeskin-bench/1`): latencies with their conditions, and whether they count."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.manifest import Mode
+from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.suite import Suite
 
 Graphs = Literal["core", "reference"]
@@ -37,7 +38,7 @@ class Environment(Spec):
     python: str
     versions: dict[str, str | None]
     threads: int
-    backend: dict[str, Any]  # what the classifier says of itself
+    backend: dict[str, JsonValue]  # what the classifier says of itself
     git_revision: str | None
     measured: str  # ISO 8601, UTC
     absent: dict[str, str]  # field -> why it is null
@@ -173,7 +174,7 @@ class BenchResult(Spec):
     sensors_before: Sensors
     sensors_after: Sensors
     others_cpu_share: float | None  # of the usable cores' time, spent by other processes during the run
-    verify: dict[str, Any] | None  # the verify result of the same bundle, as it was written
+    verify: VerifyResult | None  # of the same bundle
     partial: bool  # the run was interrupted; what is here was measured
     validity: Validity
 

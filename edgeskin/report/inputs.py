@@ -1,0 +1,82 @@
+"""What a report is made of: records of other stages, never their code."""
+
+import csv
+import math
+from pathlib import Path
+
+from pydantic import Field
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.base import Spec
+from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.manifest import Manifest
+from edgeskin.spec.result import VerifyResult
+
+
+class BundleInput(Spec):
+    """One bundle with what was found about it."""
+
+    manifest: Manifest
+    sha256: str
+    verify: VerifyResult | None = None
+    bench: BenchResult | None = None
+
+
+class ReportInput(Spec):
+    """Everything a report shows. `training`: a row each epoch, column -> value."""
+
+    title: str
+    bundles: tuple[BundleInput, ...] = Field(min_length=1)
+    training: tuple[dict[str, float], ...] = ()
+    commands: tuple[str, ...] = ()
+    created: str = ""  # ISO 8601
+
+    @property
+    def phantom(self) -> bool:
+        """Whether any bundle was made on drawn images."""
+        return any(bundle.manifest.phantom for bundle in self.bundles)
+
+
+def check(given: ReportInput) -> None:
+    """Refuse figures of another artefact than the one they stand beside.
+
+    Raises:
+        EdgeskinError: a verify or bench record carries another bundle's hash.
+    """
+    for bundle in given.bundles:
+        for kind, record in (("verify", bundle.verify), ("bench", bundle.bench)):
+            if record is not None and record.bundle_sha256 != bundle.sha256:
+                raise EdgeskinError(
+                    f"the {kind} result is of another bundle than {bundle.manifest.name}",
+                    got=record.bundle_sha256[:12],
+                    possible=bundle.sha256[:12],
+                    fix=f"run `edgeskin {kind}` on this bundle again",
+                )
+
+
+def read_training(path: Path) -> tuple[dict[str, float], ...]:
+    """Rows of a trainer's metrics.csv, one an epoch: what its loggers wrote in several rows is joined.
+
+    Raises:
+        EdgeskinError: no such file, or no column `epoch`.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if "epoch" not in (reader.fieldnames or ()):
+                raise EdgeskinError(
+                    "not a training log", got=str(path), possible="a CSV with a column epoch", fix="pass metrics.csv"
+                )
+            epochs: dict[float, dict[str, float]] = {}
+            for row in reader:
+                found = {name: float(text) for name, text in row.items() if name and text}
+                if "epoch" in found:
+                    epochs.setdefault(found["epoch"], {}).update(found)
+    except FileNotFoundError:
+        raise EdgeskinError("no such file", got=str(path), fix="check the path") from None
+    except ValueError as error:
+        raise EdgeskinError(
+            "not a training log", got=f"{path}: {error}", fix="pass the trainer's metrics.csv"
+        ) from error
+    finite = ({name: value for name, value in row.items() if math.isfinite(value)} for row in epochs.values())
+    return tuple(sorted(finite, key=lambda row: row["epoch"]))
