@@ -18,7 +18,7 @@ def blocks(document: str, *languages: str) -> list[str]:
 
 
 def commands(first: str) -> list[tuple[str, list[str]]]:
-    """(document, words) of each shell line that begins with a word; `\\` joins lines, `;` and `&&` part commands."""
+    """(document, words) of each line of a code block that begins with a word; `;` and `&&` part commands."""
     found = []
     for document in DOCUMENTS:
         for block in blocks(document, "", "sh", "bash", "console"):
@@ -27,12 +27,20 @@ def commands(first: str) -> list[tuple[str, list[str]]]:
                     words = shlex.split(piece, comments=True)
                     if words and words[0] == first:
                         found.append((document, words))
-        inline = re.findall(rf"`({first} [^`]+)`", FENCE.sub("", (ROOT / document).read_text(encoding="utf-8")))
-        found += [(document, shlex.split(line)) for line in inline]
+    return found
+
+
+def mentions(first: str) -> list[tuple[str, list[str]]]:
+    """(document, words) of each command named in running text, where arguments may be left out."""
+    found = []
+    for document in DOCUMENTS:
+        text = FENCE.sub("", (ROOT / document).read_text(encoding="utf-8"))
+        found += [(document, shlex.split(piece)) for piece in re.findall(rf"`({first} [^`]+)`", text)]
     return found
 
 
 EDGESKIN = commands("edgeskin")
+MENTIONS = mentions("edgeskin")
 
 
 def cli():
@@ -60,28 +68,41 @@ def test_there_are_commands_to_check():
     assert len(EDGESKIN) >= 10
 
 
+def check_names(document: str, words: list[str]):
+    """The command exists and has each option; gives the command and the words left for it."""
+    command, rest = resolve(words)
+    told = f"{document}: {' '.join(words)}"
+    general = {"--help", "--version"} & set(rest)
+    assert not getattr(command, "commands", None) or general, f"{told}: no such command"
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in rest:
+        if word.startswith("-") and word not in general:
+            assert word.split("=")[0] in options, f"{told}: no option {word}"
+    return command, rest, general
+
+
 @pytest.mark.parametrize(("document", "words"), EDGESKIN, ids=[" ".join(words) for _, words in EDGESKIN])
 def test_each_command_parses(document, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a documented path may not decide the outcome
-    command, rest = resolve(words)
-    assert not getattr(command, "commands", None) or "--help" in rest or "--version" in rest, f"{document}: {words}"
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    for word in rest:
-        if word.startswith("--") and word not in ("--help", "--version"):
-            assert word.split("=")[0] in options, f"{document}: {' '.join(words)}: no option {word}"
-    if "--help" not in rest and "--version" not in rest:
+    command, rest, general = check_names(document, words)
+    if not general:
         command.make_context(words[-1], list(rest))  # parses and checks types and required values, runs nothing
 
 
+@pytest.mark.parametrize(("document", "words"), MENTIONS, ids=[" ".join(words) for _, words in MENTIONS])
+def test_each_command_named_in_the_text_exists(document, words):
+    check_names(document, words)
+
+
 def test_each_command_of_the_program_is_documented():
-    told = {tuple(words[1:]) for _, words in EDGESKIN}
+    told = {tuple(words[1:]) for _, words in EDGESKIN + MENTIONS}
     for leaf in leaves(cli()):
         assert any(words[: len(leaf)] == leaf for words in told), f"`edgeskin {' '.join(leaf)}` is in no document"
 
 
 def test_each_make_target_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    named = {word for _, words in commands("make") for word in words[1:] if "=" not in word}
+    named = {word for _, words in commands("make") + mentions("make") for word in words[1:] if "=" not in word}
     assert {"demo", "test"} <= named
     assert named <= targets
 
