@@ -1,11 +1,13 @@
 """Photograph -> frame: the one host-side preparation that training, calibration, verification and runtime share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.preprocess import Preprocess
@@ -21,7 +23,10 @@ def read_photo(photo: Photo) -> Image.Image:
         EdgeskinError: no such file, not an image, truncated, or an array of another shape or dtype.
     """
     if isinstance(photo, Image.Image):
-        return photo if photo.mode == "RGB" else photo.convert("RGB")
+        with _decoding("an image in memory"):
+            photo.load()  # it may have been opened and not read yet
+            _check_depth(photo, "an image in memory")
+            return photo if photo.mode == "RGB" else photo.convert("RGB")
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8:
             raise EdgeskinError(
@@ -33,13 +38,33 @@ def read_photo(photo: Photo) -> Image.Image:
             )
         return Image.fromarray(photo)
     path = Path(photo)
+    with _decoding(path), Image.open(path) as image:
+        _check_depth(image, path)
+        return image.convert("RGB")
+
+
+@contextmanager
+def _decoding(source: object) -> Iterator[None]:
+    """Turn what a decoder may raise on a damaged file into one error."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        yield
     except FileNotFoundError:
-        raise EdgeskinError("no such image", got=str(path), fix="check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise EdgeskinError("unreadable image", got=f"{path} ({error})", fix="replace or re-encode the file") from error
+        raise EdgeskinError("no such image", got=str(source), fix="check the path") from None
+    except (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError) as error:
+        raise EdgeskinError(
+            "unreadable image", got=f"{source} ({error})", fix="replace or re-encode the file"
+        ) from error
+
+
+def _check_depth(image: Image.Image, source: object) -> None:
+    """Refuse deeper greys: Pillow would clip them to white without a word."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise EdgeskinError(
+            "wrong image depth",
+            got=f"{source} in mode {image.mode}",
+            possible="8 bits a channel",
+            fix="convert the image to 8 bits",
+        )
 
 
 def crop_box(width: int, height: int, spec: Preprocess) -> tuple[float, float, float, float]:

@@ -5,13 +5,14 @@ import itertools
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from edgeskin import catalog, decide
 from edgeskin.data.derm7pt import load
 from edgeskin.data.phantom import COLUMNS
 from edgeskin.data.roles import assign
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.roles import RoleSpec
-from PIL import Image
 
 SCHEMA = catalog.schema("spc")
 SPLITS = {"train": range(0, 12), "valid": range(12, 16), "test": range(16, 20)}
@@ -221,7 +222,7 @@ FAULTS = {
 def test_each_fault_is_named_with_row_and_path(tmp_path, spoil):
     collection = Collection()
     spoil(collection)
-    with pytest.raises(EdgeskinError, match="in the data") as caught:
+    with pytest.raises(EdgeskinError, match=r"in the data") as caught:
         load(collection.write(tmp_path), SCHEMA)
     assert any(FAULTS[spoil] in detail for detail in caught.value.details), caught.value.details
     assert "row 5" in caught.value.details[0] or "row 6" in caught.value.details[0]
@@ -231,16 +232,16 @@ def test_all_faults_come_together(tmp_path):
     collection = Collection()
     for spoil in (spoil_duplicate, spoil_class, spoil_file, spoil_split_text):
         spoil(collection)
-    with pytest.raises(EdgeskinError, match="^4 problems"):
+    with pytest.raises(EdgeskinError, match=r"^4 problems"):
         load(collection.write(tmp_path), SCHEMA)
 
 
 def test_wrong_layouts(tmp_path):
-    with pytest.raises(EdgeskinError, match="missing root"):
+    with pytest.raises(EdgeskinError, match=r"missing root"):
         load(tmp_path / "nowhere", SCHEMA)
-    with pytest.raises(EdgeskinError, match="wrong layout for Derm7pt"):
+    with pytest.raises(EdgeskinError, match=r"wrong layout for Derm7pt"):
         load(tmp_path, SCHEMA)
     collection = Collection()
     collection.columns.remove("streaks")
-    with pytest.raises(EdgeskinError, match="missing column streaks"):
+    with pytest.raises(EdgeskinError, match=r"missing column streaks"):
         load(collection.write(tmp_path / "a"), SCHEMA)

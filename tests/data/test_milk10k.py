@@ -4,12 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from edgeskin import catalog
 from edgeskin.data.milk10k import load
 from edgeskin.data.pairs import UNLABELLED
 from edgeskin.data.registry import load_pairs
 from edgeskin.errors import EdgeskinError
-from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "milk10k"
 CLASSES = ("AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC")
@@ -139,7 +140,7 @@ FAULTS = {
 def test_each_fault_is_named_with_row_and_path(tmp_path, spoil):
     collection = Collection()
     spoil(collection)
-    with pytest.raises(EdgeskinError, match="in the data") as caught:
+    with pytest.raises(EdgeskinError, match=r"in the data") as caught:
         load(collection.write(tmp_path), SCHEMA)
     assert any(FAULTS[spoil] in detail for detail in caught.value.details), caught.value.details
 
@@ -148,32 +149,32 @@ def test_all_faults_come_together(tmp_path):
     collection = Collection()
     for spoil in (spoil_duplicate_lesion, spoil_two_classes, spoil_kind, spoil_missing_file):
         spoil(collection)
-    with pytest.raises(EdgeskinError, match="^4 problems in the data") as caught:
+    with pytest.raises(EdgeskinError, match=r"^4 problems in the data") as caught:
         load(collection.write(tmp_path), SCHEMA)
     assert len(caught.value.details) == 4
 
 
 def test_wrong_layouts(tmp_path):
-    with pytest.raises(EdgeskinError, match="missing root"):
+    with pytest.raises(EdgeskinError, match=r"missing root"):
         load(tmp_path / "nowhere", SCHEMA)
     with pytest.raises(EdgeskinError, match=f"wrong layout for MILK10k: got .* without {TRUTH}, {METADATA}"):
         load(tmp_path, SCHEMA)
     collection = Collection()
     collection.meta_header[2] = "id"
-    with pytest.raises(EdgeskinError, match="missing column isic_id"):
+    with pytest.raises(EdgeskinError, match=r"missing column isic_id"):
         load(collection.write(tmp_path), SCHEMA)
 
 
 def test_a_table_that_is_no_table(tmp_path):
     root = Collection().write(tmp_path)
     (root / TRUTH).write_bytes(b"lesion_id,\xff\xfe\n1,2\n")
-    with pytest.raises(EdgeskinError, match="not a readable table"):
+    with pytest.raises(EdgeskinError, match=r"not a readable table"):
         load(root, SCHEMA)
     (root / TRUTH).write_text("lesion_id,BCC\n")
-    with pytest.raises(EdgeskinError, match="no rows"):
+    with pytest.raises(EdgeskinError, match=r"no rows"):
         load(root, SCHEMA)
     (root / TRUTH).write_text("lesion_id,BCC\nIL_0,1.0,1.0\n")
-    with pytest.raises(EdgeskinError, match="line 2 has more cells than the header"):
+    with pytest.raises(EdgeskinError, match=r"line 2 has more cells than the header"):
         load(root, SCHEMA)
 
 
@@ -182,13 +183,13 @@ def test_registry(tmp_path):
     pairs = load_pairs("milk10k", root, border_px=7)
     assert (pairs.border_px, pairs.schema.name) == (7, "milk10k")
     assert load_pairs("milk10k", root, "milk10k5").schema.name == "milk10k5"
-    with pytest.raises(EdgeskinError, match="unknown data set: got 'milk'; .*did you mean 'milk10k'"):
+    with pytest.raises(EdgeskinError, match=r"unknown data set: got 'milk'; .*did you mean 'milk10k'"):
         load_pairs("milk", root)
-    with pytest.raises(EdgeskinError, match="'csv' has no schema of its own"):
+    with pytest.raises(EdgeskinError, match=r"'csv' has no schema of its own"):
         load_pairs("csv", root)
-    with pytest.raises(EdgeskinError, match="wrong border"):
+    with pytest.raises(EdgeskinError, match=r"wrong border"):
         load_pairs("milk10k", root, border_px=-1)
-    with pytest.raises(EdgeskinError, match="unknown schema"):
+    with pytest.raises(EdgeskinError, match=r"unknown schema"):
         load_pairs("milk10k", root, "milk11k")
 
 
@@ -201,7 +202,7 @@ def test_a_schema_with_other_tasks_leaves_them_unlabelled(tmp_path):
     pairs = load_pairs("milk10k", Collection().write(root), str(tmp_path / "s.toml"))
     assert {p.labels["EXTRA"] for p in pairs.pairs} == {UNLABELLED}
     (tmp_path / "t.toml").write_text(text.replace('column = "diagnosis"', 'column = "elsewhere"').replace("DIAG", "X"))
-    with pytest.raises(EdgeskinError, match="the schema does not fit the data set"):
+    with pytest.raises(EdgeskinError, match=r"the schema does not fit the data set"):
         load_pairs("milk10k", root, str(tmp_path / "t.toml"))
 
 

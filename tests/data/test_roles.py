@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgeskin import catalog
 from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import assign, role_hash, short_hash
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.roles import ROLES, RoleSpec
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SCHEMA = catalog.schema("milk10k5")
 
@@ -117,7 +118,7 @@ def test_roles_that_an_official_split_lacks_are_drawn_from_train():
 def test_an_official_split_through_a_patient_is_refused():
     official = ["train"] * 10 + ["control"] * 5 + ["test"] * 5
     patients = [f"P{i}" for i in range(18)] + ["P0", "P1"]
-    with pytest.raises(EdgeskinError, match="2 problems") as caught:
+    with pytest.raises(EdgeskinError, match=r"2 problems") as caught:
         assign(pairset([0] * 20, patients, official), RoleSpec())
     assert "patient 'P0' is in 'test' here and in 'train' in row 2" in caught.value.details[0]
 
@@ -125,5 +126,5 @@ def test_an_official_split_through_a_patient_is_refused():
 def test_an_empty_role_is_an_error_that_names_it():
     with pytest.raises(EdgeskinError, match="empty role: got \"no lesion for 'calibration' out of 5\""):
         assign(pairset([0] * 5), RoleSpec())
-    with pytest.raises(EdgeskinError, match="empty role"):
+    with pytest.raises(EdgeskinError, match=r"empty role"):
         assign(pairset([]), RoleSpec())
