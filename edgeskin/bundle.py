@@ -82,7 +82,9 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
     if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise EdgeskinError("the output exists and is no bundle", got=str(out), fix="choose another --out")
     with staged_dir(out) as stage:
-        shutil.copytree(draft.folder, stage, symlinks=True, dirs_exist_ok=True)
+        for name in listing(draft.folder):  # not copytree(), which hides the errno of a full disk
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(draft.folder / name, stage / name)
         golden = tuple(_write_golden(stage, case) for case in draft.golden)
         (stage / _LESIONS).write_text(canonical_json(draft.checkpoint.lesion_hashes) + "\n", encoding="utf-8")
         files = {

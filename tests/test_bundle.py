@@ -105,12 +105,13 @@ def test_a_graph_that_was_not_delivered_is_an_error_and_the_old_bundle_stays(tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["stage", "tiny"]
 
 
-def test_disk_full_leaves_the_old_bundle(tmp_path, tiny, monkeypatch):
-    def full(_descriptor):
+@pytest.mark.parametrize("step", [(files.os, "fsync"), (bundles.shutil, "copyfile"), (bundles.np, "savez")])
+def test_disk_full_leaves_the_old_bundle(tmp_path, tiny, monkeypatch, step):
+    def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     draft = redraft(tmp_path, name="other")
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(*step, full)
     with pytest.raises(EdgeskinError, match="the disk is full") as caught:
         write_bundle(tiny, draft)
     one_line(caught)
@@ -376,3 +377,25 @@ def test_the_published_json_schema_is_current():
     published = Path(bundles.__file__).parent / "spec" / "manifest.schema.json"
     fresh = pretty_json(bundles.manifest_json_schema())
     assert published.read_text() == fresh, "write pretty_json(bundle.manifest_json_schema()) to that file again"
+
+
+def test_a_link_in_the_staging_folder_does_not_travel(tmp_path):
+    draft = redraft(tmp_path)
+    (draft.folder / "model" / "link").symlink_to(TINY / "lesions.json")
+    with pytest.raises(EdgeskinError, match="model/link is a symbolic link"):
+        write_bundle(tmp_path / "out", draft)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_the_old_archive(tmp_path, monkeypatch):
+    archive = pack(TINY, tmp_path / "a.zip")
+    before = archive.read_bytes()
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundles.shutil, "copyfileobj", full)
+    with pytest.raises(EdgeskinError, match="the disk is full"):
+        pack(TINY, archive, lean=True)
+    assert archive.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
