@@ -85,8 +85,10 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> Edgesk
             possible=possible or None,
             fix=f"did you mean {near[0]!r}?" if near else "remove it",
         )
-    got = "nothing" if first["type"] == "missing" else repr(first.get("input"))[:80]
     message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # keys that contradict each other: the whole record is at fault, no use to quote it
+        return EdgeskinError(f"{where}: {message}{more}", fix="correct these keys")
+    got = "nothing" if first["type"] == "missing" else repr(first.get("input"))[:80]
     return EdgeskinError(
         f"{where}: {place}: {message}{more}",
         got=got,
