@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 import edgeskin
-from edgeskin import decide, preprocess, runtime
-from edgeskin.bundle import Bundle, open_bundle, pack
+from edgeskin import backends, decide, preprocess, runtime
+from edgeskin.bundle import Bundle, Draft, Golden, open_bundle, pack, write_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.runtime import Classifier, load
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.train import Checkpoint, TrainSpec
 
 pytest.importorskip("onnxruntime", reason="the tiny bundle needs edgeskin[onnxruntime]")
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
@@ -237,3 +239,37 @@ def test_a_tampered_bundle_is_not_loaded(tmp_path, monkeypatch):
 def test_an_open_bundle_is_taken_as_it_is(photos):
     bundle = open_bundle(TINY)
     assert load(bundle).bundle is bundle
+
+
+def test_an_openvino_bundle_of_the_same_network_says_the_same(model, photos, tmp_path):
+    pytest.importorskip("openvino", reason="needs edgeskin[openvino]")
+    stage = tmp_path / "stage" / "model"
+    stage.mkdir(parents=True)
+    tiny = model.manifest
+    recipe = Recipe(name="ov-fp32", target="openvino", precision="fp32")
+    engine, graphs, golden = backends.get("openvino"), {}, []
+    for mode, graph in tiny.reference.items():
+        name, *_ = engine.build(model.bundle.path(graph.file), stage, recipe)
+        graphs[mode] = graph.model_copy(update={"file": f"model/{name}"})
+    for case in tiny.golden:
+        frames, _ = model.bundle.golden(case)
+        logits = engine.open(stage.parent / graphs[case.mode].file, threads=1).run(frames)
+        golden.append(Golden(case.name, case.mode, frames, logits, tolerance=1e-3))
+    checkpoint = Checkpoint(
+        created="", network=tiny.network, data=tiny.data, train=TrainSpec(), task_schema=tiny.task_schema,
+        preprocess=tiny.preprocess, fusion=tiny.fusion, thresholds=tiny.thresholds, roles=tiny.roles,
+        lesion_hashes={}, phantom=True, parameters=tiny.parameters, weights_sha256="", weights_source="",
+        control_metrics={}, versions={}, git_revision="",
+    )  # fmt: skip
+    draft = Draft("tiny-ov", stage.parent, graphs, graphs, golden, recipe, checkpoint, tiny.provenance)
+    write_bundle(tmp_path / "ov", draft)
+    other = load(tmp_path / "ov", threads=1)
+    assert all(o.passed for o in other.self_test())
+    reference = load(model.bundle, threads=1, graphs="reference")
+    for case in ({"dermoscopic": photos[1]}, {"clinical": photos[0], "dermoscopic": photos[1]}):
+        one, two = other.classify(**case), reference.classify(**case)
+        assert one.predicted == two.predicted
+        assert one.decision.probability == pytest.approx(two.decision.probability, abs=1e-4)
+    assert load(tmp_path / "ov", graphs="reference").classify(dermoscopic=photos[1]) == other.classify(
+        dermoscopic=photos[1]
+    )
