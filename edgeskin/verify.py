@@ -142,6 +142,40 @@ def verify(
     )
 
 
+def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
+    """Golden cases alone: what a device can verify that has no lesions with known diagnoses."""
+    start = time.monotonic()
+    manifest = bundle.manifest
+    model = load(bundle, threads=threads)
+    golden = golden_results(model)
+    remarks = ["golden cases only: no lesion was scored"]
+    if failed := [case.name for case in golden if not case.passed]:
+        remarks.append(f"golden cases fail on this machine: {', '.join(failed)}; do not trust its results")
+    return VerifyResult(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        bundle=manifest.name,
+        bundle_sha256=bundle.sha256,
+        target=manifest.target,
+        precision=manifest.precision,
+        phantom=manifest.phantom,
+        research_use=manifest.research_use,
+        passed=all(case.passed for case in golden),
+        golden=golden,
+        data="",
+        role="none",
+        role_sha256=role_hash([]),
+        lesions=0,
+        without_clinical=0,
+        parity={},
+        accuracy={},
+        bootstrap=0,
+        threads=threads,
+        engine=dict(model.session("dermoscopic").describe()),
+        notes=tuple(remarks),
+        seconds=round(time.monotonic() - start, 1),
+    )
+
+
 def golden_results(model: Classifier) -> tuple[GoldenResult, ...]:
     """The classifier's self-test as records."""
     return tuple(

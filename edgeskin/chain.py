@@ -1,0 +1,342 @@
+"""The chain: the only module that calls one stage after another."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from edgeskin import backends, catalog, out, provenance
+from edgeskin.bundle import Bundle, Draft, Golden, open_bundle, write_bundle
+from edgeskin.data import registry
+from edgeskin.data.pairs import Pair, PairSet
+from edgeskin.data.roles import Roles, assign, role_hash
+from edgeskin.errors import EdgeskinError, unknown
+from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file
+from edgeskin.preprocess import prepare
+from edgeskin.spec.base import Spec
+from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.manifest import IMAGES, MANIFEST, MODES, GraphEntry, Manifest, Mode, Provenance
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.result import VerifyResult
+from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
+
+R = TypeVar("R", bound=Spec)
+
+# max |logits - expected| on another machine of the kind. INT8 kernels differ in saturation and rounding between
+# instruction sets (up to 0.15 logits seen between x86-64 and aarch64); FP32 only in the order of sums.
+GOLDEN_TOLERANCE = {"int8": 0.5, "fp32": 0.02}
+_GOLDEN_CASES = 4
+
+
+def load_roles(data: DataSpec) -> tuple[PairSet, Roles]:
+    """The pairs of a data set and their roles."""
+    pairset = registry.load_pairs(data.name, Path(data.root), data.schema_name, data.border_px)
+    return pairset, assign(pairset, data.roles)
+
+
+def train(data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path) -> Checkpoint:
+    """Check every image, then train. Raises EdgeskinError with all faults of the data before the first step."""
+    from edgeskin.data.check import check_images
+    from edgeskin.model.checkpoint import RECORD
+    from edgeskin.training.train import train as fit
+
+    pairset, roles = load_roles(data)
+    if not (folder / RECORD).is_file():
+        check_images(pairset)
+    return fit(pairset, roles, data, network, spec, weights, folder)
+
+
+def export(
+    run: Path,
+    target: str,
+    bundle: Path,
+    *,
+    recipe: str = "",
+    device: str = "",
+    root: str = "",
+    calibration_pairs: int = 0,
+) -> Manifest:
+    """Checkpoint -> FP32 ONNX -> INT8 -> bundle. A bundle that is already what is asked for is left alone.
+
+    Args:
+        recipe: name or path; "" = `<target>-int8`.
+        root: where the data lies now, if not where the run found it.
+        calibration_pairs: instead of the recipe's number; 0 = the recipe's.
+
+    Raises:
+        EdgeskinError: unknown target, recipe or device, an unfinished run, data that changed since the training.
+    """
+    from edgeskin.model.checkpoint import RECORD, read_record
+
+    plan = _recipe(target, recipe, device, calibration_pairs)
+    record = read_record(run)
+    identity = sha256_file(run / RECORD)
+    if _up_to_date(bundle, identity, plan):
+        out.note(f"{bundle}: exported before from this checkpoint with this recipe, nothing to do")
+        return open_bundle(bundle).manifest
+    data = record.data.model_copy(update={"root": root}) if root else record.data
+    pairset, roles = load_roles(data)
+    if roles.records() != record.roles:
+        raise EdgeskinError(
+            "the data changed since the training", got=data.root, fix="pass the same data by --root, or train again"
+        )
+    graphs = _onnx(run, record, identity, plan.opset)
+    usable = [pair for pair in roles["calibration"] if pair.clinical is not None][: plan.calibration_pairs]
+    work = run / f"work-{plan.name}"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        with os_errors(work):
+            draft = _build(record, graphs, plan, pairset, usable, work, identity, bundle.name)
+            return write_bundle(bundle, draft)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _recipe(target: str, name: str, device: str, calibration_pairs: int) -> Recipe:
+    """The recipe asked for, held against target, device and what is installed."""
+    backend = backends.get(target)
+    plan = catalog.recipe(name or f"{target}-int8")
+    if plan.target != target:
+        raise EdgeskinError(
+            "the recipe is for another target",
+            got=f"{plan.name} for {plan.target}",
+            possible=target,
+            fix="drop --recipe",
+        )
+    if calibration_pairs and plan.precision == "int8":
+        plan = plan.model_copy(update={"calibration_pairs": calibration_pairs})
+    profile = catalog.device(device) if device else None
+    if reason := backend.unsupported(plan, profile):
+        raise EdgeskinError(f"target {target} cannot be built here", got=reason)
+    return plan
+
+
+def _up_to_date(bundle: Path, identity: str, plan: Recipe) -> bool:
+    if not (bundle / MANIFEST).is_file():
+        return False
+    try:
+        manifest = open_bundle(bundle).manifest
+    except EdgeskinError:
+        return False  # damaged: build it again
+    made_with = {k: v for k, v in manifest.provenance.versions.items() if k != "python"}
+    now = {k: v for k, v in provenance.versions().items() if k != "python"}
+    same_source = manifest.provenance.checkpoint_sha256 == identity and manifest.recipe == plan
+    return same_source and made_with == now
+
+
+def _onnx(run: Path, record: Checkpoint, identity: str, opset: int) -> dict[Mode, Path]:
+    """Both FP32 graphs of the checkpoint, exported once and kept in the run for every target."""
+    from edgeskin.backends import torch as torch_backend
+
+    key = sha256_bytes(canonical_json([identity, opset, provenance.versions()]).encode())[:16]
+    folder = run / f"onnx-{key}"
+    files: dict[Mode, Path] = {mode: folder / f"{mode}.onnx" for mode in MODES}
+    if not all(path.is_file() for path in files.values()):
+        out.note("exporting ONNX (FP32, checked against torch)")
+        with os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            torch_backend.build(run, record, folder, opset)
+    return files
+
+
+def _build(
+    record: Checkpoint,
+    graphs: dict[Mode, Path],
+    plan: Recipe,
+    pairset: PairSet,
+    usable: list[Pair],
+    work: Path,
+    identity: str,
+    name: str,
+) -> Draft:
+    from edgeskin.quantize.ptq import quantize
+
+    backend = backends.get(plan.target)
+    folder = work / "bundle"
+    reference_plan = plan.model_copy(
+        update={"precision": "fp32", "quantizer": "none", "calibration_pairs": 0, "keep_fp32": ()}
+    )
+    frames = []
+    if plan.precision == "int8":
+        for pair in out.track(usable, "calibration frames"):
+            assert pair.clinical is not None
+            frames.append(
+                np.stack([prepare(pair.clinical, record.preprocess), prepare(pair.dermoscopic, record.preprocess)])
+            )
+    core: dict[Mode, GraphEntry] = {}
+    reference: dict[Mode, GraphEntry] = {}
+    golden: list[Golden] = []
+    for mode in MODES:
+        source = graphs[mode]
+        if plan.precision == "int8":
+            with out.progress(f"calibrating {mode}", len(frames)) as step:
+                source = quantize(graphs[mode], frames, plan, work / "quantized", step)
+        main = backend.build(source, folder / "model", plan, stem=mode)[0]
+        plain = backend.build(graphs[mode], folder / "reference", reference_plan, stem=mode)[0]
+        core[mode] = GraphEntry(file=f"model/{main}", images=IMAGES[mode], precision=plan.precision)
+        reference[mode] = GraphEntry(file=f"reference/{plain}", images=IMAGES[mode], precision="fp32")
+        golden += _golden(folder / "model" / main, mode, plan, record)
+    return Draft(
+        name=name,
+        folder=folder,
+        graphs=core,
+        reference=reference,
+        golden=golden,
+        recipe=plan,
+        checkpoint=record,
+        provenance=Provenance(
+            checkpoint_sha256=identity,
+            checkpoint_weights_sha256=record.weights_sha256,
+            git_revision=provenance.git_revision(),
+            versions=provenance.versions(),
+            machine=provenance.machine(),
+            created=provenance.now(),
+            calibration_sha256=role_hash(p.lesion_id for p in usable) if frames else "",
+            calibration_pairs=len(frames),
+        ),
+    )
+
+
+def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[Golden]:
+    """Drawn pairs and what this build answers to them; no patient's image travels in a bundle."""
+    from edgeskin.data.phantom import cases
+    from edgeskin.data.phantom_draw import draw
+
+    session = backends.get(plan.target).open(model, precision_hint=plan.inference_precision)
+    found = []
+    for number, case in enumerate(cases(_GOLDEN_CASES, seed=7)):
+        views = draw(case.latent, max(160, record.preprocess.height))
+        frames = np.stack([prepare(view, record.preprocess) for view in views])[-IMAGES[mode] :]
+        logits = session.run(frames)
+        found.append(Golden(f"{mode}-{number}", mode, frames, logits, GOLDEN_TOLERANCE[plan.precision]))
+    return found
+
+
+def verify(
+    bundle: Path, *, role: str = "test", data: str = "", root: str = "", schema: str = "", threads: int = 0,
+    bootstrap: int = 1000,
+) -> VerifyResult:  # fmt: skip
+    """Verify a bundle on a role of the data it was made with, or on a fresh collection with role "all".
+
+    Raises:
+        EdgeskinError: unknown role, a tampered bundle, lesions that are not those of the role, no unseen lesion.
+    """
+    from edgeskin.benchmark import environment
+    from edgeskin.verify import check_roles, unseen
+    from edgeskin.verify import verify as check
+
+    if role not in ("test", "control", "all"):
+        raise unknown("role", role, ["test", "control", "all"])
+    opened = open_bundle(bundle)
+    pairset, chosen = _pairs_to_score(opened, role, data, root, schema)
+    notes: tuple[str, ...] = ()
+    if role == "all":
+        kept, dropped = unseen(chosen, opened.lesion_hashes())
+        notes = (f"{dropped} lesions left out: the bundle was made with them",) if dropped else ()
+        chosen = tuple(kept)
+    else:
+        check_roles(opened.manifest, assign(pairset, opened.manifest.data.roles).records())
+    return check(
+        opened,
+        chosen,
+        role=role,
+        data=pairset.name,
+        threads=threads,
+        bootstrap=bootstrap,
+        notes=notes,
+        environment=environment.record(threads=threads).to_json(),
+    )
+
+
+def golden_only(bundle: Path, *, threads: int = 0) -> VerifyResult:
+    """What can be verified on a machine without the data: hashes and golden cases."""
+    from edgeskin.verify import verify_golden
+
+    out.note("the data of the training is not here: golden cases only; pass --data and --root to score lesions")
+    return verify_golden(open_bundle(bundle), threads=threads)
+
+
+def _pairs_to_score(bundle: Bundle, role: str, data: str, root: str, schema: str) -> tuple[PairSet, tuple[Pair, ...]]:
+    manifest = bundle.manifest
+    source = manifest.data
+    pairset = registry.load_pairs(
+        data or source.name, Path(root or source.root), schema or source.schema_name, source.border_px
+    )
+    if [t.class_names for t in pairset.schema.tasks] != [t.class_names for t in manifest.task_schema.tasks]:
+        raise EdgeskinError(
+            "the data has another schema than the bundle",
+            got=pairset.schema.name,
+            possible=manifest.task_schema.name,
+            fix="pass --schema",
+        )
+    if role == "all":
+        return pairset, pairset.pairs
+    roles = assign(pairset, source.roles)
+    return pairset, roles["test" if role == "test" else "control"]
+
+
+def data_is_here(bundle: Path) -> bool:
+    """Whether the data a bundle was made with lies where its training found it."""
+    return Path(open_bundle(bundle).manifest.data.root).is_dir()
+
+
+def bench(bundle: Path, suite: str, *, threads: int = 0, verify: VerifyResult | None = None) -> BenchResult:
+    """Latency and memory of a bundle on this machine, with the accuracy of the same bytes where it is given."""
+    from edgeskin.benchmark import scenarios
+
+    return scenarios.run(bundle, catalog.suite(suite), threads=threads, verify=verify)
+
+
+def report(
+    bundles: Sequence[Path],
+    verified: Sequence[Path],
+    benched: Sequence[Path],
+    page: Path,
+    *,
+    run: Path | None = None,
+    title: str = "edgeskin report",
+    commands: Sequence[str] = (),
+) -> Path:
+    """One HTML page, and its Markdown twin, out of bundles and the JSON that verify and bench wrote about them.
+
+    Raises:
+        EdgeskinError: a result is of none of these bundles, or of another schema version.
+    """
+    from edgeskin.report.html import render
+    from edgeskin.report.inputs import BundleInput, ReportInput, read_training
+
+    opened = [open_bundle(path) for path in bundles]
+    checks = {r.bundle_sha256: r for r in (read_result(VerifyResult, path) for path in verified)}
+    speeds = {r.bundle_sha256: r for r in (read_result(BenchResult, path) for path in benched)}
+    if foreign := (checks.keys() | speeds.keys()) - {bundle.sha256 for bundle in opened}:
+        raise EdgeskinError(
+            "a result is of none of these bundles",
+            got=", ".join(h[:12] for h in foreign),
+            fix="verify and bench them again",
+        )
+    log = run / "logs" / "csv" / "metrics.csv" if run else None
+    given = ReportInput(
+        title=title,
+        bundles=tuple(
+            BundleInput(manifest=b.manifest, sha256=b.sha256, verify=checks.get(b.sha256), bench=speeds.get(b.sha256))
+            for b in opened
+        ),
+        training=read_training(log) if log and log.is_file() else (),
+        commands=tuple(commands),
+        created=provenance.now(),
+    )
+    return render(given, page)
+
+
+def read_result(kind: type[R], path: Path) -> R:
+    """A verify or bench result from its JSON file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgeskinError("no such result", got=str(path), fix="check the path") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EdgeskinError("not a result file", got=f"{path}: {error}", fix="run verify or bench again") from error
+    return kind.parse(data, str(path))

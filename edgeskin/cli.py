@@ -1,0 +1,330 @@
+"""The command line: parse, call, print. Nothing heavy is imported until a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeskin import out
+from edgeskin.errors import EdgeskinError
+
+app = typer.Typer(
+    name="edgeskin",
+    help="From paired skin-lesion images to a verified INT8 classifier on an edge device. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data sets, or draw one.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle: folder or .zip.", metavar="BUNDLE")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Threads = Annotated[int, typer.Option(help="Threads for inference; 0: all cores this process may use.", min=0)]
+Data = Annotated[str, typer.Option(help="Data set: milk10k, derm7pt or csv.")]
+Root = Annotated[Path, typer.Option(help="Where the data set lies.")]
+SchemaName = Annotated[str, typer.Option("--schema", help="Task schema: a name or a .toml; empty: the data set's own.")]
+Border = Annotated[int, typer.Option(help="Pixels cut from each side of every image.", min=0)]
+Out = Annotated[Path | None, typer.Option("--out", help="Also write the result as JSON to this file.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn.", min=0)]
+
+
+def main() -> None:
+    """Entry point: errors are one line on stderr and exit code 2."""
+    try:
+        app()
+    except EdgeskinError as error:
+        out.error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        out.note("interrupted; run the same command again to go on")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def start(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """From paired skin-lesion images to a verified INT8 classifier on an edge device. Research use only."""
+    if version:
+        from edgeskin import __version__
+
+        out.raw(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: Data,
+    root: Root,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    backbone: Annotated[str, typer.Option(help="Any timm model with a feature pyramid.")] = "tf_efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="First weights: a .safetensors or .pth file, or `scratch`.")] = "",
+    schema: SchemaName = "",
+    border_px: Border = 0,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.", min=32)] = None,
+    start_size: Annotated[int | None, typer.Option(help="Side in the first epochs; grows to --size.", min=32)] = None,
+    batch_pairs: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
+    clinical_weight: Annotated[float | None, typer.Option(help="a of the biased loss, 0..1.", min=0, max=1)] = None,
+    modality_dropout: Annotated[float | None, typer.Option(help="Share trained without clinical image.", min=0)] = None,
+    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
+    control: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
+    test: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that augment images.", min=0)] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    devices: Annotated[int | None, typer.Option(help="Processes or GPUs that train together.", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Train the shared network on pairs. Run it again after a kill: it resumes."""
+    from edgeskin import chain
+    from edgeskin.spec import train as spec
+
+    given = dict(epochs=epochs, size=size, start_size=start_size, batch_pairs=batch_pairs, learning_rate=learning_rate)
+    given |= dict(clinical_weight=clinical_weight, modality_dropout=modality_dropout, workers=workers, devices=devices)
+    shares = _given(dict(calibration=calibration, control=control, test=test, seed=seed))
+    plan = spec.TrainSpec.parse(
+        _given({**given, "seed": seed, "threads": threads, "accelerator": accelerator}), "the training options"
+    )
+    source = spec.DataSpec.parse(
+        {"name": data, "root": str(root), "schema_name": schema, "border_px": border_px, "roles": shares}, "the options"
+    )
+    out.configure(json_output=json)
+    record = chain.train(source, spec.NetworkSpec(backbone=backbone), plan, weights, folder)
+    out.result(record.to_json())
+    out.line(f"{folder}: {record.parameters / 1e6:.2f} M parameters, first weights: {record.weights_source}")
+    out.table("control role", ["metric", "value"], [(k, f"{v:.4f}") for k, v in record.control_metrics.items()])
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The --out of a training.", metavar="RUN")],
+    target: Annotated[str, typer.Option(help="openvino or onnxruntime.")],
+    bundle: Annotated[Path, typer.Option("--out", help="Folder of the bundle.")],
+    recipe: Annotated[str, typer.Option(help="Recipe: a name or a .toml; empty: TARGET-int8.")] = "",
+    device: Annotated[str, typer.Option(help="Device profile that the bundle is for.")] = "",
+    root: Annotated[str, typer.Option(help="Where the data lies now, if it was moved.")] = "",
+    calibration_pairs: Annotated[int, typer.Option(help="Instead of the recipe's number.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Quantise a trained network to INT8 and put it into a bundle."""
+    from edgeskin import chain, show
+    from edgeskin.bundle import inspect, open_bundle
+
+    out.configure(json_output=json)
+    chain.export(run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs)
+    summary = inspect(open_bundle(bundle))
+    out.result(summary)
+    show.bundle(summary)
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    role: Annotated[str, typer.Option(help="test, control, or all (a fresh collection).")] = "test",
+    data: Annotated[str, typer.Option(help="Data set, if not the one of the training.")] = "",
+    root: Annotated[str, typer.Option(help="Where the data lies, if not where the training found it.")] = "",
+    schema: SchemaName = "",
+    bootstrap: Annotated[int, typer.Option(help="Draws for the intervals.", min=100)] = 1000,
+    threads: Threads = 0,
+    file: Out = None,
+    json: Json = False,
+) -> None:
+    """Parity, decision flips and accuracy of a bundle, FP32 beside INT8, on lesions it was not made with."""
+    from edgeskin import chain, show
+
+    out.configure(json_output=json)
+    if not (root or data or chain.data_is_here(bundle)):
+        found = chain.golden_only(bundle, threads=threads)
+    else:
+        found = chain.verify(
+            bundle, role=role, data=data, root=root, schema=schema, threads=threads, bootstrap=bootstrap
+        )
+    _write(file, found.to_json())
+    show.verify(found)
+    if not found.passed:
+        raise EdgeskinError("golden cases fail on this machine", got=str(bundle), fix="do not use this bundle here")
+
+
+@app.command()
+def run(
+    bundle: BundlePath,
+    dermoscopic: Annotated[Path | None, typer.Option(help="Dermoscopic image.")] = None,
+    clinical: Annotated[Path | None, typer.Option(help="Clinical image of the same lesion.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Many: a CSV or a folder of pairs.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="With --pairs: a .jsonl, a line a lesion; resumes.")
+    ] = None,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Classify one lesion, or many."""
+    from edgeskin import runtime, show
+
+    out.configure(json_output=json)
+    if pairs and (dermoscopic or clinical):
+        raise EdgeskinError("one lesion or many, not both", got="--pairs and an image", fix="drop one of them")
+    model = runtime.load(bundle, threads=threads)
+    if pairs:
+        show.many(model, pairs, file)
+        return
+    result = model.classify(dermoscopic=dermoscopic, clinical=clinical)
+    out.result(result.to_json())
+    show.result(result, model.manifest)
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    suite: Annotated[str, typer.Option(help="Suite: quick, standard, or a .toml.")] = "standard",
+    verified: Annotated[Path | None, typer.Option(help="JSON of `edgeskin verify --out` on this bundle.")] = None,
+    accuracy: Annotated[bool, typer.Option(help="Also score the test role, if its data is there.")] = True,
+    threads: Threads = 0,
+    file: Out = None,
+    json: Json = False,
+) -> None:
+    """Latency and accuracy of a bundle on this machine, INT8 and FP32 interleaved."""
+    from edgeskin import chain, show
+    from edgeskin.spec.result import VerifyResult
+
+    out.configure(json_output=json)
+    known = chain.read_result(VerifyResult, verified) if verified else None
+    if known is None and accuracy and chain.data_is_here(bundle):
+        known = chain.verify(bundle, threads=threads)
+    measured = chain.bench(bundle, suite, threads=threads, verify=known)
+    _write(file, measured.to_json())
+    show.bench(measured)
+
+
+@app.command()
+def inspect(bundle: BundlePath, json: Json = False) -> None:
+    """What is in a bundle and where it came from; every hash is checked."""
+    from edgeskin import show
+    from edgeskin.bundle import inspect as summarise
+    from edgeskin.bundle import open_bundle
+
+    out.configure(json_output=json)
+    summary = summarise(open_bundle(bundle))
+    out.result(summary)
+    show.bundle(summary)
+
+
+@app.command()
+def pack(
+    bundle: BundlePath,
+    file: Annotated[Path, typer.Option("--out", help="The .zip to write.")],
+    lean: Annotated[
+        bool, typer.Option(help="Leave out the FP32 reference that verify and bench compare with.")
+    ] = False,
+) -> None:
+    """Put a bundle into one reproducible .zip."""
+    from edgeskin.bundle import pack as write
+
+    write(bundle, file, lean=lean)
+    out.line(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def report(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles.", metavar="BUNDLE...")],
+    page: Annotated[Path, typer.Option("--out", help="The .html to write; a .md lies beside it.")],
+    verified: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin verify --out`; repeatable.")] = None,
+    benched: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin bench --out`; repeatable.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The training run, for its curves.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "edgeskin report",
+) -> None:
+    """One HTML page out of bundles and what verify and bench found."""
+    from edgeskin import chain
+
+    out.line(str(chain.report(bundles, verified or [], benched or [], page, run=run, title=title)))
+
+
+@app.command()
+def devices(json: Json = False) -> None:
+    """The boards whose published figures we know."""
+    from edgeskin import catalog, show
+
+    out.configure(json_output=json)
+    found = [catalog.device(name) for name in catalog.device_names()]
+    out.result([device.to_json() for device in found])
+    show.devices(found)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine is, what works on it, and what to install for the rest."""
+    from edgeskin import show
+    from edgeskin.doctor import doctor as examine
+    from edgeskin.doctor import exit_code
+
+    out.configure(json_output=json)
+    checks = examine()
+    out.result([check.to_json() for check in checks])
+    show.doctor(checks)
+    raise typer.Exit(exit_code(checks))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """The whole chain on drawn lesions; prints the path of its report."""
+    from edgeskin.demo import demo as run_demo
+
+    page = run_demo(folder, seed=seed)
+    out.line(f"report: {page}")
+
+
+@data_app.command("check")
+def data_check(
+    data: Data, root: Root, schema: SchemaName = "", border_px: Border = 0, seed: Seed = 0, json: Json = False
+) -> None:
+    """Read every image and label; list every fault with row and path. Changes nothing."""
+    from edgeskin import chain, show
+    from edgeskin.data.check import check_images, summary
+    from edgeskin.spec.roles import RoleSpec
+    from edgeskin.spec.train import DataSpec
+
+    out.configure(json_output=json)
+    source = DataSpec(name=data, root=str(root), schema_name=schema, border_px=border_px, roles=RoleSpec(seed=seed))
+    pairset, roles = chain.load_roles(source)
+    check_images(pairset)
+    found = summary(pairset, roles)
+    out.result(found)
+    show.data(found)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the phantom, in Derm7pt's layout.")],
+    n: Annotated[int, typer.Option(help="How many pairs.")] = 600,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 160,
+    seed: Seed = 0,
+) -> None:
+    """Draw phantom pairs: drawn images, not lesions."""
+    from edgeskin.data.phantom import write_phantom
+
+    write_phantom(folder, n, seed, size)
+    out.line(f"{folder}: {n} drawn pairs, readable with --data derm7pt")
+
+
+def _given(options: dict[str, object]) -> dict[str, object]:
+    """What the user said; the spec's defaults stand for the rest."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _write(file: Path | None, value: dict[str, object]) -> None:
+    """Result as JSON: to the file, and to stdout in JSON mode."""
+    from edgeskin.files import pretty_json, write_atomic
+
+    if file:
+        write_atomic(file, pretty_json(value))
+    out.result(value)
+
+
+if __name__ == "__main__":
+    main()

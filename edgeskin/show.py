@@ -1,0 +1,197 @@
+"""Results as tables for people. Everything goes through `out`, which says nothing in JSON mode."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeskin import out
+from edgeskin.errors import EdgeskinError
+from edgeskin.examinations import classify_all, read_examinations
+from edgeskin.runtime import Classifier, Result
+from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.device import Device
+from edgeskin.spec.manifest import Manifest
+from edgeskin.spec.result import Compared, Estimate, Flips, VerifyResult
+
+
+def estimate(found: Estimate, signed: bool = False) -> str:
+    """A figure with its interval, or why there is none.
+
+    >>> estimate(Estimate(value=0.5, low=0.4, high=0.6))
+    '0.500 (0.400 to 0.600)'
+    >>> estimate(Estimate(reason="no melanoma"))
+    'undefined: no melanoma'
+    """
+    if found.value is None:
+        return f"undefined: {found.reason}" if found.reason else "-"
+    form = "+.3f" if signed else ".3f"
+    if found.low is None or found.high is None:
+        return f"{found.value:{form}}"
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+
+
+def result(found: Result, manifest: Manifest) -> None:
+    """One lesion: the decision first, then the classes of each task."""
+    decision = found.decision
+    verdict = "refer" if decision.refer else "below the threshold"
+    out.line(f"P({decision.title}) {decision.probability:.3f}, threshold {decision.threshold:.3f}: {verdict}")
+    if manifest.phantom:
+        out.line("the network was trained on drawn images: this says nothing about a real lesion")
+    if found.score is not None and manifest.task_schema.score:
+        reached = ", ".join(f">= {t}" for t in found.score_reached) or "no threshold reached"
+        out.line(f"{manifest.task_schema.score.title} {found.score} ({reached})")
+    rows = []
+    for task, classes in found.probabilities.items():
+        ranked = sorted(classes.items(), key=lambda item: -item[1])[:3]
+        rows.append((task, found.predicted[task], "  ".join(f"{name} {p:.3f}" for name, p in ranked)))
+    out.table(f"mode {found.mode}", ["task", "class", "most probable"], rows)
+    out.line("  ".join(f"{name} {value:.1f} ms" for name, value in found.timings_ms.items()))
+    out.line(manifest.research_use)
+
+
+def many(model: Classifier, pairs: Path, lines: Path | None) -> None:
+    """A row a lesion. Raises EdgeskinError at the end if any lesion could not be classified."""
+    schema = model.manifest.task_schema
+    rows = list(classify_all(model, read_examinations(pairs), lines))
+    out.result(rows)
+    good = [row for row in rows if "error" not in row]
+    if len(good) <= 50 and not lines:
+        shown = [
+            (
+                row["lesion_id"],
+                row["mode"],
+                row["predicted"][schema.target.task],
+                f"{row['decision']['probability']:.3f}",
+                "refer" if row["decision"]["refer"] else "-",
+            )
+            for row in good
+        ]
+        out.table("", ["lesion", "mode", schema.target.task, f"P({schema.target.title})", "decision"], shown)
+    referred = sum(row["decision"]["refer"] for row in good)
+    out.line(f"{len(good)} lesions classified, {referred} at or above the threshold for {schema.target.title}")
+    if lines:
+        out.line(f"answers: {lines}")
+    if failed := [row for row in rows if "error" in row]:
+        raise EdgeskinError(
+            f"{len(failed)} of {len(rows)} lesions could not be classified",
+            got=f"{failed[0]['lesion_id']}: {failed[0]['error']}",
+            fix="mend these images and run again",
+            details=[f"{row['lesion_id']}: {row['error']}" for row in failed],
+        )
+
+
+def bundle(summary: Mapping[str, Any]) -> None:
+    """What is in a bundle."""
+    where = summary["thresholds"]["pair"]
+    sizes = summary["size_bytes"]
+    rows = [
+        ("target", f"{summary['target']} {summary['precision']}"),
+        ("network", f"{summary['network']['backbone']}, {summary['parameters'] / 1e6:.2f} M parameters"),
+        ("input", summary["input"]),
+        ("schema", f"{summary['schema']}: " + ", ".join(f"{t} ({len(c)})" for t, c in summary["tasks"].items())),
+        ("decision", f"{summary['decision']} >= {where['value']:.4f} ({where['rule']})"),
+        ("size", ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())),
+        ("roles", ", ".join(f"{role} {r['lesions']} ({r['sha256'][:8]})" for role, r in summary["roles"].items())),
+        ("calibration", f"{summary['provenance']['calibration_pairs']} pairs"),
+        ("data", ("DRAWN IMAGES, not lesions: " if summary["phantom"] else "") + summary["data"]["name"]),
+        ("golden cases", len(summary["golden"])),
+        ("made", f"{summary['provenance']['created']}, {summary['provenance']['machine']}"),
+        ("sha256", summary["sha256"][:16]),
+        ("use", summary["research_use"]),
+    ]
+    out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows])
+
+
+def verify(found: VerifyResult) -> None:
+    """Accuracy FP32 beside INT8, flips, golden cases, remarks."""
+    for mode, accuracy in found.accuracy.items():
+        rows: list[tuple[str, str, str, str]] = []
+        for task, figures in accuracy.tasks.items():
+            rows += [_compared(f"{task} {name}", value) for name, value in figures.items()]
+        rows += [_compared(f"target {name}", value) for name, value in accuracy.target.items()]
+        out.table(
+            f"mode {mode}, {accuracy.lesions} lesions of role {found.role} ({found.data})",
+            ["metric (95 % interval)", "FP32", found.precision.upper(), "difference"],
+            rows,
+        )
+        if parity := found.parity.get(mode):
+            out.line(f"flips of the class:  {_flips(parity.predicted)}")
+            out.line(f"flips of referral:   {_flips(parity.referral)}")
+            out.line(f"SQNR of the logits:  {estimate(parity.sqnr_db)} dB")
+    good = sum(case.passed for case in found.golden)
+    out.line(f"golden cases: {good} of {len(found.golden)} hold on this machine")
+    for remark in found.notes:
+        out.line(f"note: {remark}")
+
+
+def _compared(name: str, value: Compared) -> tuple[str, str, str, str]:
+    return name, estimate(value.fp32), estimate(value.bundle), estimate(value.difference, signed=True)
+
+
+def _flips(found: Flips) -> str:
+    share = f"{found.share:.2%} ({found.low:.2%} to {found.high:.2%})"
+    return f"{found.flipped} of {found.of}, {share}; to target {found.to_target}, from target {found.from_target}"
+
+
+def bench(found: BenchResult) -> None:
+    """Latencies of every lane, INT8 beside FP32."""
+    rows = []
+    for lane in found.lanes:
+        name = f"{lane.mode}, {'frame -> decision' if lane.route == 'decision' else 'network only'}"
+        for label, series in ((found.precision.upper(), lane.core), ("FP32", lane.reference)):
+            if series:
+                figures = (series.p50_ms, series.p90_ms, series.p99_ms, series.max_ms)
+                rows.append((name, label, series.queries, *(f"{value:.2f}" for value in figures)))
+    out.table(f"{found.bundle}: latency in ms", ["lane", "precision", "n", "p50", "p90", "p99", "max"], rows)
+    for lane in found.lanes:
+        if lane.ratio:
+            low_high = f"({lane.ratio.low:.3f} to {lane.ratio.high:.3f})"
+            out.line(f"{lane.mode} {lane.route}: {found.precision.upper()} / FP32 = {lane.ratio.value:.3f} {low_high}")
+    if found.cold_start:
+        cold = found.cold_start
+        out.line(
+            f"cold start: import {cold.import_ms:.0f}, load {cold.load_ms:.0f}, first {cold.first_decision_ms:.0f} ms"
+        )
+    if found.verify and (pair := found.verify.accuracy.get("pair")):
+        task = next(iter(pair.tasks))
+        out.line(f"macro-F1 of these bytes: {estimate(pair.tasks[task]['macro_f1'].bundle)}")
+    out.line("valid" if found.validity.valid else "not valid: " + "; ".join(found.validity.reasons))
+
+
+def devices(found: Sequence[Device]) -> None:
+    """Boards and their published figures."""
+    rows = [
+        (
+            device.name,
+            device.arch,
+            "-" if device.memory_gb is None else f"{device.memory_gb:g}",
+            "-" if device.int8_tops is None else f"{device.int8_tops:g}",
+            device.sm or "-",
+            ", ".join(device.targets),
+        )
+        for device in found
+    ]
+    out.table("published figures, not measurements", ["device", "arch", "GB", "INT8 TOPS", "SM", "targets"], rows)
+
+
+def doctor(checks: Sequence[Any]) -> None:
+    """What is there, what is absent, what is broken."""
+    out.table("", ["check", "status", "found"], [(check.name, check.status, check.found) for check in checks])
+    for check in checks:
+        if check.status != "ok":
+            out.line(f"{check.name}: {check.status}; enables: {check.enables or '-'}; fix: {check.fix or '-'}")
+
+
+def data(summary: Mapping[str, Any]) -> None:
+    """Counts of a collection, flattened."""
+    rows: list[tuple[str, object]] = []
+
+    def flatten(name: str, value: object) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                flatten(f"{name} {key}".strip(), inner)
+        else:
+            rows.append((name, value))
+
+    flatten("", summary)
+    out.table("every image and label reads", ["", "value"], rows)
