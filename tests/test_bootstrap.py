@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeskin import bootstrap as boot
@@ -22,6 +22,7 @@ def agree(left: float, right: float) -> bool:
     return (math.isnan(left) and math.isnan(right)) or left == pytest.approx(right, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(scored())
 def test_a_weighted_row_equals_the_metric_of_the_drawn_lesions(case):
     truth, probabilities, drawn = case

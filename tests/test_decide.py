@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,6 +17,7 @@ FUSION = {
 finite = st.floats(-50, 50, width=32)
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (5, 2, SPC.logits), elements=finite))
 def test_probabilities_sum_to_one_and_lie_between_the_branches(logits):
     fused = decide.task_probabilities(logits, SPC, FUSION, "pair")
@@ -29,6 +30,7 @@ def test_probabilities_sum_to_one_and_lie_between_the_branches(logits):
         assert (fused[task.name] <= both.max(0) + 1e-12).all()
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (4, 1, SPC.logits), elements=finite))
 def test_one_lesion_at_a_time_gives_the_same(logits):
     together = decide.task_probabilities(logits, SPC, FUSION, "dermoscopic")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeskin import files
@@ -27,6 +27,7 @@ def write_folder(final: Path, text: str) -> None:
         (stage / "deep" / "a.txt").write_text(text)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans())))
 def test_canonical_json_does_not_depend_on_order(value):
     assert files.canonical_json(value) == files.canonical_json(dict(reversed(value.items())))

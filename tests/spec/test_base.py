@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeskin.errors import EdgeskinError
@@ -64,6 +64,7 @@ def test_toml_faults_are_one_line(tmp_path):
 VALUES = st.none() | st.integers(-2, 400) | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_comes_in_is_a_record_or_our_error(data):
     spec = data.draw(st.sampled_from([RoleSpec, TrainSpec, NetworkSpec, Suite, Fusion, Recipe]))

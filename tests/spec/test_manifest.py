@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeskin.errors import EdgeskinError
@@ -71,6 +71,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(change, message):
     assert "(top)" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from('ab./\\:\0\n*"'), max_size=12))
 def test_a_safe_name_stays_below_its_root(name):
     if safe_name(name):

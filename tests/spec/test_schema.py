@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeskin import catalog
@@ -31,6 +31,7 @@ def test_a_schema_that_contradicts_itself_is_refused(change, message):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 6), min_size=1, max_size=6))
 def test_slices_tile_the_logits(sizes):
     tasks = [{"name": f"T{i}", "classes": [{"name": f"c{k}"} for k in range(n)]} for i, n in enumerate(sizes)]
