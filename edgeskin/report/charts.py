@@ -37,7 +37,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     if not high > low:
         return [low]
     raw = (high - low) / max(1, count - 1)
-    power = 10 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from edgeskin import __version__
 from edgeskin.files import write_atomic
-from edgeskin.report import charts, inputs, view
+from edgeskin.report import charts, inputs, machine, text, view
 from edgeskin.report.inputs import BundleInput, ReportInput
 
 PHANTOM = "Phantom data: drawn images, not lesions"
@@ -33,12 +33,12 @@ class Section:
 
     name: str
     heading: str
-    tables: tuple[view.Table, ...]
+    tables: tuple[text.Table, ...]
     confusions: tuple[Confusion, ...]
     difference: Markup | None
-    latency: tuple[Markup, ...]
-    latency_tables: tuple[view.Table, ...]
-    provenance: view.Table
+    latency: tuple[tuple[str, Markup], ...]
+    latency_tables: tuple[text.Table, ...]
+    provenance: text.Table
     golden_passed: int
     golden: int
     verified: bool
@@ -82,9 +82,9 @@ def render(given: ReportInput, out: Path) -> Path:
     return out
 
 
-def _cell(text: str) -> str:
+def _cell(value: str) -> str:
     """Text for a cell of a Markdown table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return value.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _section(bundle: BundleInput) -> Section:
@@ -97,8 +97,8 @@ def _section(bundle: BundleInput) -> Section:
                 series = {view.label(bundle): lane.core}
                 if lane.reference is not None:
                     series["FP32"] = lane.reference
-                title = f"Latency, {view.MODE_TITLES[lane.mode]}, {view.ROUTE_TITLES[lane.route]}"
-                drawn.append(charts.latency_chart(title, series))
+                title = f"Latency, {text.MODE_TITLES[lane.mode]}, {text.ROUTE_TITLES[lane.route]}"
+                drawn.append((title, charts.latency_chart(title, series)))
     return Section(
         name=bundle.manifest.name,
         heading=f"{bundle.manifest.target}, {bundle.manifest.precision.upper()}",
@@ -106,7 +106,7 @@ def _section(bundle: BundleInput) -> Section:
         confusions=_confusions(bundle),
         difference=charts.difference_chart("Accuracy, bundle minus FP32", view.differences(bundle)),
         latency=tuple(drawn),
-        latency_tables=(view.latencies(bundle, bench), view.device(bench)) if bench else (),
+        latency_tables=(machine.latencies(bench, view.label(bundle)), machine.device(bench)) if bench else (),
         provenance=view.provenance(bundle),
         golden_passed=sum(case.passed for case in verify.golden) if verify else 0,
         golden=len(verify.golden) if verify else 0,
@@ -133,23 +133,25 @@ def _confusions(bundle: BundleInput) -> tuple[Confusion, ...]:
     return (Confusion(task.title or task.name, task.class_names, rows),)
 
 
-def _environments(given: ReportInput) -> list[view.Table]:
-    """The environment of each measured bundle; once where they only differ in time and engine."""
-    found: list[view.Table] = []
+def _environments(given: ReportInput) -> list[text.Table]:
+    """The environment of the first measured bundle; of the others, what differs from it."""
+    found: list[text.Table] = []
     for bundle in given.bundles:
         if bundle.bench is not None:
-            table = view.environment(bundle.bench)
-            caption = f"{table.caption}, {bundle.manifest.name}"
-            found.append(view.Table(caption, table.columns, table.rows, table.note))
+            table = machine.environment(bundle.bench)
+            rows = tuple(row for row in table.rows if not found or row not in found[0].rows)
+            what = "where it differs: " if found else ""
+            if rows:
+                found.append(text.Table(f"Environment, {what}{bundle.manifest.name}", table.columns, rows))
     return found
 
 
-def _training_table(given: ReportInput) -> view.Table | None:
+def _training_table(given: ReportInput) -> text.Table | None:
     names = [name for name in (*_LOSSES, *_SCORES) if any(name in row for row in given.training)]
     if not names:
         return None
     rows = tuple(
-        (f"{row['epoch'] + 1:.0f}", *(f"{row[name]:.4f}" if name in row else view.NONE for name in names))
+        (f"{row['epoch'] + 1:.0f}", *(f"{row[name]:.4f}" if name in row else text.NONE for name in names))
         for row in given.training
     )
-    return view.Table("Training", ("epoch", *(name.replace("_", " ") for name in names)), rows)
+    return text.Table("Training", ("epoch", *(name.replace("_", " ") for name in names)), rows)

@@ -1,0 +1,86 @@
+"""Figures as text, and the table that both forms of the report show."""
+
+from dataclasses import dataclass
+
+from edgeskin.spec.bench import Ratio, Route
+from edgeskin.spec.manifest import Mode
+from edgeskin.spec.result import Estimate
+
+NONE = "–"
+MODE_TITLES: dict[Mode, str] = {"pair": "clinical + dermoscopic", "dermoscopic": "dermoscopic alone"}
+ROUTE_TITLES: dict[Route, str] = {"network": "network only", "decision": "camera frames to decision"}
+TASK_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+TARGET_METRICS = {
+    "auc": "AUC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ece": "calibration error (low is good)",
+}
+LOWER_IS_BETTER = {"ece"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text; `marked` rows head a group, `note` stands below it."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    marked: frozenset[int] = frozenset()
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds with three significant digits.
+
+    >>> ms(7.2), ms(0.0512), ms(99.96), ms(1234.5), ms(None)
+    ('7.20', '0.0512', '100', '1234', '–')
+    """
+    if value is None:
+        return NONE
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def size_text(size: int | None) -> str:
+    """Bytes as kB, MB or GB (powers of 1000).
+
+    >>> size_text(3_412_000), size_text(16_700), size_text(25_276_502_016)
+    ('3.41 MB', '16.7 kB', '25.3 GB')
+    """
+    if size is None:
+        return NONE
+    unit, factor = next(((u, f) for u, f in (("GB", 1e9), ("MB", 1e6)) if size >= f), ("kB", 1e3))
+    return f"{ms(size / factor)} {unit}"
+
+
+def parameters(count: int) -> str:
+    """A count of weights.
+
+    >>> parameters(3_412_345), parameters(1234)
+    ('3.41 M parameters', '1,234 parameters')
+    """
+    return f"{count / 1e6:.2f} M parameters" if count >= 100_000 else f"{count:,} parameters"
+
+
+def estimate(found: Estimate, *, signed: bool = False, digits: int = 3) -> str:
+    """A figure with its interval in brackets.
+
+    >>> estimate(Estimate(value=0.5, low=0.46, high=0.54)), estimate(Estimate(reason="no lesion"))
+    ('0.500 [0.460, 0.540]', '–')
+    """
+    if found.value is None:
+        return NONE
+    sign = "+" if signed else ""
+    text = f"{found.value:{sign}.{digits}f}"
+    if found.low is not None and found.high is not None:
+        text += f" [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"
+    return text
+
+
+def ratio(found: Ratio | None) -> str:
+    """Speed against FP32: the inverse of the ratio of medians, with its interval.
+
+    >>> ratio(Ratio(value=0.5, low=0.4, high=0.625))
+    '2.00x [1.60, 2.50]'
+    """
+    return NONE if found is None else f"{1 / found.value:.2f}x [{1 / found.high:.2f}, {1 / found.low:.2f}]"
