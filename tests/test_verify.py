@@ -224,3 +224,11 @@ def test_lesions_that_made_the_bundle_are_left_out(bundle, pairs, capsys):
     assert verify.unseen(fresh, hashes) == (fresh, 0)
     with pytest.raises(EdgeskinError, match="no unseen lesion"):
         verify.unseen(known, hashes)
+
+
+def test_golden_cases_alone_score_no_lesion(bundle):
+    found = verify.verify_golden(bundle, threads=1)
+    assert found.passed
+    assert (len(found.golden), found.lesions, found.parity, found.accuracy) == (4, 0, {}, {})
+    other = bundle.manifest.model_copy(update={"graphs": bundle.manifest.reference})
+    assert not verify.verify_golden(Bundle(TINY, other, "same", lean=False), threads=1).passed
