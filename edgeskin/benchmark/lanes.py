@@ -167,7 +167,7 @@ def same_outputs(measured: Measured, plain: Classifier, camera: Camera) -> SameO
         identical=sum(gap == 0 for gap in gaps),
         max_difference=max(gaps),
         tolerance=TOLERANCE,
-        same=max(gaps) <= TOLERANCE,
+        same=all(gap <= TOLERANCE for gap in gaps),  # NaN is not the same
     )
 
 

@@ -1,6 +1,6 @@
 """Bench record -> tables of text: latencies, the machine, its environment."""
 
-from edgeskin.report.text import MODE_TITLES, NONE, ROUTE_TITLES, Table, ms, ratio, size_text
+from edgeskin.report.text import MODE_TITLES, NONE, ROUTE_TITLES, Table, ms, parameters, ratio, size_text
 from edgeskin.spec.bench import BenchResult, Latency
 
 

@@ -30,23 +30,14 @@ def label(bundle: BundleInput) -> str:
     return "INT8" if bundle.manifest.precision == "int8" else "FP32 bundle"
 
 
-def graph_size(bundle: BundleInput, *, reference: bool = False) -> int:
-    """Bytes of the files of the pair's graph, whatever their ending."""
-    graphs = bundle.manifest.reference if reference else bundle.manifest.graphs
-    if "pair" not in graphs:
-        return 0
-    stem = graphs["pair"].file.rpartition(".")[0] + "."
-    return sum(entry.size_bytes for name, entry in bundle.manifest.files.items() if name.startswith(stem))
-
-
 def sizes(bundle: BundleInput) -> str:
-    """Size of the FP32 graph and of the bundle's.
-
-    A bundle without a reference shows its own alone.
-    """
-    reference = graph_size(bundle, reference=True)
-    own = size_text(graph_size(bundle))
-    return f"{size_text(reference)} → {own}" if reference else own
+    """Size of the pair's FP32 graph and of the bundle's, weights included."""
+    manifest = bundle.manifest
+    found = []
+    for graph in (manifest.reference["pair"], manifest.graphs["pair"]):
+        stem = graph.file.rpartition(".")[0] + "."  # .xml + .bin, .onnx + .data
+        found.append(sum(entry.size_bytes for name, entry in manifest.files.items() if name.startswith(stem)))
+    return " → ".join(size_text(size) for size in found)
 
 
 def modes_of(found: Mapping[Mode, T]) -> list[tuple[Mode, T]]:

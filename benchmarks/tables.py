@@ -1,0 +1,229 @@
+"""Write the tables of README.md and benchmarks/README.md from benchmarks/results/*.json.
+
+python benchmarks/tables.py          # writes what stands between <!-- table:NAME --> and <!-- /table -->
+python benchmarks/tables.py --check  # exit 1 if a table is not what the results say
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeskin import out
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import write_atomic
+from edgeskin.report.text import MODE_TITLES, NONE, ROUTE_TITLES, estimate, ms, ratio, size_text
+from edgeskin.spec.bench import BenchResult, Route
+from edgeskin.spec.manifest import Mode
+from edgeskin.spec.result import Compared, VerifyResult
+
+HERE = Path(__file__).resolve().parent
+PAGES = (HERE.parent / "README.md", HERE / "README.md")
+RESULTS = HERE / "results"
+MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+INT8_FEATURES = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
+TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the results say of one bundle."""
+
+    verify: VerifyResult | None
+    bench: BenchResult | None
+
+    @property
+    def target(self) -> str:
+        """Its target's name for people."""
+        record = self.bench or self.verify
+        assert record is not None
+        return TITLES.get(record.target, record.target)
+
+
+def read(folder: Path, prefix: str) -> list[Measured]:
+    """Verify and bench results of files `prefix*.json`, joined by the bundle's hash, OpenVINO first.
+
+    Raises:
+        EdgeskinError: a file is no result, or phantom figures stand among those of real lesions.
+    """
+    checks: dict[str, VerifyResult] = {}
+    speeds: dict[str, BenchResult] = {}
+    for path in sorted(folder.glob(f"{prefix}*.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        kind = data.get("format") if isinstance(data, dict) else None
+        if kind == "edgeskin-verify/1":
+            verify = VerifyResult.parse(data, str(path))
+            checks[verify.bundle_sha256] = verify
+        elif kind == "edgeskin-bench/1":
+            bench = BenchResult.parse(data, str(path))
+            speeds[bench.bundle_sha256] = bench
+        if kind in ("edgeskin-verify/1", "edgeskin-bench/1") and data.get("phantom"):
+            raise EdgeskinError("a result on drawn images among those on real lesions", got=str(path), fix="remove it")
+    found = []
+    for sha in checks.keys() | speeds.keys():
+        bench_of = speeds.get(sha)
+        found.append(Measured(checks.get(sha) or (bench_of.verify if bench_of else None), bench_of))
+    return sorted(found, key=lambda one: one.target, reverse=True)
+
+
+def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    head = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _figure(found: Compared | None) -> str:
+    if found is None or found.bundle.value is None:
+        return NONE
+    before = NONE if found.fp32.value is None else f"{found.fp32.value:.3f}"
+    return f"{before} → {found.bundle.value:.3f}, {estimate(found.difference, signed=True)}"
+
+
+def _rows_of(one: Measured) -> dict[str, str]:
+    verify, bench = one.verify, one.bench
+    scored = verify.accuracy.get("pair") if verify else None
+    parity = verify.parity.get("pair") if verify else None
+    alone = verify.accuracy.get("dermoscopic") if verify else None
+    task = next(iter(scored.tasks.values())) if scored else {}
+    flips = NONE
+    if parity:
+        moved = parity.predicted
+        flips = f"{moved.flipped} of {moved.of} ({moved.to_target} to, {moved.from_target} from melanoma)"
+    found = {
+        "lesions": f"{scored.lesions:,}" if scored else NONE,
+        "macro-F1": _figure(task.get("macro_f1")),
+        "balanced accuracy": _figure(task.get("balanced_accuracy")),
+        "accuracy": _figure(task.get("accuracy")),
+        "melanoma AUC": _figure(scored.target.get("auc") if scored else None),
+        "melanoma AUC, dermoscopic alone": _figure(alone.target.get("auc") if alone else None),
+        "diagnoses that flip": flips,
+        "size": NONE,
+    }
+    if bench:
+        found["size"] = f"{size_text(bench.reference_bytes.get('pair'))} → {size_text(bench.core_bytes['pair'])}"
+    for route, title in ROUTE_TITLES.items():
+        lane = bench.lane("pair", route) if bench else None
+        if lane is None:
+            found[f"{title}, p50 / p99 ms"] = NONE
+            continue
+        own = f"{ms(lane.core.p50_ms)} / {ms(lane.core.p99_ms)}"
+        other = f"{ms(lane.reference.p50_ms)} / {ms(lane.reference.p99_ms)}" if lane.reference else NONE
+        found[f"{title}, p50 / p99 ms"] = f"{other} → {own}, {ratio(lane.ratio)}"
+    cold = bench.cold_start if bench else None
+    found["peak memory of a process"] = size_text(cold.peak_rss_bytes if cold else None)
+    return found
+
+
+def milk10k(folder: Path) -> str:
+    """Accuracy and latency of the bundles on real pairs, beside the given baseline."""
+    baseline: dict[str, Any] = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+    measured = read(folder, "milk10k-")
+    given = {
+        "lesions": f"{baseline['lesions']:,}",
+        "macro-F1": f"{baseline['macro_f1']:.2f}",
+        "balanced accuracy": f"{baseline['balanced_accuracy']:.2f}",
+        "accuracy": f"{baseline['accuracy']:.2f}",
+        "melanoma AUC": f"{baseline['target_auc']:.2f}",
+    }
+    columns = [_rows_of(one) for one in measured]
+    titles = list(columns[0]) if columns else list(given)
+    rows = [(title, *(column[title] for column in columns), given.get(title, NONE)) for title in titles]
+    text = lines(("FP32 → INT8, difference", *(one.target for one in measured), baseline["name"]), rows)
+    if measured:
+        text += (
+            "\nAccuracies: FP32 → INT8, then the paired difference with its 95 % bootstrap interval. Latencies: FP32 → "
+        )
+        text += "INT8, then the speed against FP32 with its interval.\n"
+    else:
+        text += "\nNot measured yet: `edgeskin verify --out` and `edgeskin bench --out` write the results.\n"
+    text += f"\n{baseline['name']}: {baseline['what']}; {baseline['note']}.\n"
+    return text + "".join(f"{line}\n" for line in conditions(measured))
+
+
+def conditions(measured: Sequence[Measured]) -> list[str]:
+    """What the latencies were measured on, and whether they count; equal conditions are said once."""
+    found: dict[str, list[str]] = {}
+    for one in measured:
+        if one.bench is None:
+            continue
+        bench, on = one.bench, one.bench.environment
+        engine = on.versions.get(bench.target) or "?"
+        features = ", ".join(
+            name for name in on.cpu_features if "vnni" in name or "amx_int8" in name or "asimddp" in name
+        )
+        state = "valid" if bench.validity.valid else f"not valid: {'; '.join(bench.validity.reasons)}"
+        frame = f"{bench.suite.frame_width}x{bench.suite.frame_height}"
+        text = f"{on.cpu_model} ({features or 'no INT8 dot product'}), {on.threads} threads, {bench.target} {engine}, "
+        text += (
+            f"{bench.backbone} at {bench.input_height} px, camera frames {frame}, suite {bench.suite.name}; {state}."
+        )
+        found.setdefault(text, []).append(one.target)
+    return [f"\n{', '.join(names)}: {text}" for text, names in found.items()]
+
+
+def milk10k_latency(folder: Path) -> str:
+    """Every lane of every bundle, all percentiles."""
+    rows = []
+    for one in read(folder, "milk10k-"):
+        for lane in one.bench.lanes if one.bench else ():
+            for title, found in (("INT8", lane.core), ("FP32", lane.reference)):
+                if found is not None:
+                    values = (found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms)
+                    bound = found.bounds[-1].value_ms
+                    where = f"{one.target} {title}, {_lane(lane.mode, lane.route)}"
+                    rows.append((where, *(ms(value) for value in values), ms(bound), str(found.queries)))
+    if not rows:
+        return "Not measured yet.\n"
+    return lines(("ms", "p50", "p90", "p95", "p99", "max", "p99 bound (99 %)", "queries"), rows)
+
+
+def _lane(mode: Mode, route: Route) -> str:
+    return f"{MODE_TITLES[mode]}, {ROUTE_TITLES[route]}"
+
+
+TABLES: dict[str, Callable[[Path], str]] = {"milk10k": milk10k, "milk10k-latency": milk10k_latency}
+
+
+def fill(text: str, folder: Path, where: str) -> str:
+    """The page with every marked table written anew.
+
+    Raises:
+        EdgeskinError: a marker names no table.
+    """
+
+    def one(match: "re.Match[str]") -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise EdgeskinError(f"unknown table in {where}", got=name, possible=TABLES)
+        return f"{match[1]}\n{TABLES[name](folder)}\n{match[3]}"
+
+    return MARKED.sub(one, text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or check them. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    try:
+        for page in PAGES:
+            before = page.read_text(encoding="utf-8")
+            after = fill(before, RESULTS, page.name)
+            if after != before:
+                stale.append(str(page.relative_to(HERE.parent)))
+                if not check:
+                    write_atomic(page, after)
+    except EdgeskinError as problem:
+        out.error(problem)
+        return 2
+    for name in stale:
+        out.line(f"{name}: {'out of date; run python benchmarks/tables.py' if check else 'written'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

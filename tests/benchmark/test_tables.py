@@ -1,0 +1,105 @@
+"""README tables out of result files."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edgeskin.bundle import open_bundle
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import pretty_json
+from edgeskin.spec.result import Accuracy, Compared, Estimate, VerifyResult
+from edgeskin.verify import verify_golden
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "golden" / "tiny-onnxruntime"
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["benchmark_tables"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "baseline.json").write_text((ROOT / "benchmarks" / "results" / "baseline.json").read_text())
+    return tmp_path
+
+
+def verified() -> VerifyResult:
+    pytest.importorskip("onnxruntime")
+    figure = Compared(
+        fp32=Estimate(value=0.61),
+        bundle=Estimate(value=0.604),
+        difference=Estimate(value=-0.006, low=-0.012, high=0.001),
+    )
+    scored = Accuracy(lesions=587, threshold=0.2, tasks={"DIAG": {"macro_f1": figure}}, target={"auc": figure})
+    result = verify_golden(open_bundle(TINY), threads=1)
+    return result.model_copy(update={"phantom": False, "accuracy": {"pair": scored}})
+
+
+def test_committed_tables_are_up_to_date(tables: ModuleType) -> None:
+    assert tables.main(["--check"]) == 0
+
+
+def test_baseline_stands_there_as_given(tables: ModuleType, results: Path) -> None:
+    found = tables.milk10k(results)
+    assert "| macro-F1 | 0.50 |" in found
+    assert "not run by this command" in found
+    assert "Not measured yet" in found
+
+
+def test_figures_of_a_result_reach_the_table(tables: ModuleType, results: Path) -> None:
+    (results / "milk10k-onnxruntime-verify.json").write_text(pretty_json(verified().to_json()))
+    found = tables.milk10k(results)
+    assert "| macro-F1 | 0.610 → 0.604, -0.006 [-0.012, +0.001] | 0.50 |" in found
+    assert "| lesions | 587 | 1,048 |" in found
+    assert "ONNX Runtime" in found
+    assert "Not measured yet" not in found
+
+
+def test_phantom_figures_do_not_pass_for_real_ones(tables: ModuleType, results: Path) -> None:
+    drawn = verified().model_copy(update={"phantom": True})
+    (results / "milk10k-x.json").write_text(pretty_json(drawn.to_json()))
+    with pytest.raises(EdgeskinError, match="drawn images"):
+        tables.milk10k(results)
+
+
+def test_a_table_is_replaced_and_the_rest_of_the_page_stays(tables: ModuleType, results: Path) -> None:
+    page = "before\n<!-- table:milk10k -->\nold\n<!-- /table -->\nafter\n"
+    once = tables.fill(page, results, "page")
+    assert once.startswith("before\n<!-- table:milk10k -->\n")
+    assert once.endswith("<!-- /table -->\nafter\n")
+    assert "old" not in once
+    assert tables.fill(once, results, "page") == once
+    with pytest.raises(EdgeskinError, match="unknown table"):
+        tables.fill(page.replace("milk10k", "milk"), results, "page")
+
+
+def test_check_finds_a_stale_page_and_writing_mends_it(
+    tables: ModuleType, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = results / "README.md"
+    page.write_text("<!-- table:milk10k -->\n<!-- /table -->\n")
+    monkeypatch.setattr(tables, "PAGES", (page,))
+    monkeypatch.setattr(tables, "RESULTS", results)
+    monkeypatch.setattr(tables, "HERE", results / "benchmarks")
+    assert tables.main(["--check"]) == 1
+    assert "macro-F1" not in page.read_text()
+    assert tables.main([]) == 0
+    assert "macro-F1" in page.read_text()
+    assert tables.main(["--check"]) == 0
+
+
+def test_every_result_that_is_committed_is_json_with_a_known_source(tables: ModuleType) -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("milk10k-*.json"):
+        assert json.loads(path.read_text())["format"] in ("edgeskin-verify/1", "edgeskin-bench/1")
