@@ -21,6 +21,7 @@ from edgeskin.report.text import (
 from edgeskin.spec.bench import Latency
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import Compared, Estimate
+from edgeskin.spec.roles import ROLES
 
 T = TypeVar("T")
 
@@ -168,7 +169,8 @@ def roles(bundles: Sequence[BundleInput]) -> Table:
     rows = []
     seen = set()
     for bundle in bundles:
-        for role, record in bundle.manifest.roles.items():
+        for role in sorted(bundle.manifest.roles, key=lambda name: ROLES.index(name) if name in ROLES else len(ROLES)):
+            record = bundle.manifest.roles[role]
             if (role, record.sha256) not in seen:
                 seen.add((role, record.sha256))
                 rows.append((role, str(record.lesions), record.sha256))
