@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeskin import backends, catalog, out, provenance
+from edgeskin import backends, catalog, decide, out, provenance
 from edgeskin.bundle import Bundle, Draft, Golden, open_bundle, write_bundle
 from edgeskin.data import registry
 from edgeskin.data.pairs import Pair, PairSet
@@ -21,6 +22,7 @@ from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.manifest import IMAGES, MANIFEST, MODES, GraphEntry, Manifest, Mode, Provenance
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import VerifyResult
+from edgeskin.spec.roles import RoleSpec
 from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
 
 R = TypeVar("R", bound=Spec)
@@ -28,7 +30,7 @@ R = TypeVar("R", bound=Spec)
 # max |logits - expected| on another machine of the kind. INT8 kernels differ in saturation and rounding between
 # instruction sets (up to 0.15 logits seen between x86-64 and aarch64); FP32 only in the order of sums.
 GOLDEN_TOLERANCE = {"int8": 0.5, "fp32": 0.02}
-_GOLDEN_CASES = 4
+_GOLDEN_DRAWN, _GOLDEN_KEPT = 24, 4
 
 
 def load_roles(data: DataSpec) -> tuple[PairSet, Roles]:
@@ -78,13 +80,21 @@ def export(
         out.note(f"{bundle}: exported before from this checkpoint with this recipe, nothing to do")
         return open_bundle(bundle).manifest
     data = record.data.model_copy(update={"root": root}) if root else record.data
-    pairset, roles = load_roles(data)
-    if roles.records() != record.roles:
+    pairset = registry.load_pairs(data.name, Path(data.root), data.schema_name, data.border_px)
+    roles = _roles_if_any(pairset, data.roles)
+    if roles is None or roles.records() != record.roles:
         raise EdgeskinError(
             "the data changed since the training", got=data.root, fix="pass the same data by --root, or train again"
         )
-    graphs = _onnx(run, record, identity, plan.opset)
     usable = [pair for pair in roles["calibration"] if pair.clinical is not None][: plan.calibration_pairs]
+    if len(usable) < plan.calibration_pairs:  # told before the minutes that the ONNX export takes
+        raise EdgeskinError(
+            "too few calibration pairs",
+            got=f"{len(usable)} with both images in role calibration",
+            possible=f"{plan.calibration_pairs} or more, as recipe {plan.name} asks",
+            fix=f"pass --calibration-pairs {len(usable)}, or train with a larger --calibration share",
+        )
+    graphs = _onnx(run, record, identity, plan.opset)
     work = run / f"work-{plan.name}"
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -201,18 +211,32 @@ def _build(
 
 
 def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[Golden]:
-    """Drawn pairs and what this build answers to them; no patient's image travels in a bundle."""
+    """Drawn pairs and what this build answers to them; no patient's image travels in a bundle.
+
+    Of many drawn cases the surest are kept: one near a tie would fail on another processor that rounds rightly.
+    """
     from edgeskin.data.phantom import cases
     from edgeskin.data.phantom_draw import draw
 
     session = backends.get(plan.target).open(model, precision_hint=plan.inference_precision)
-    found = []
-    for number, case in enumerate(cases(_GOLDEN_CASES, seed=7)):
+    found: list[tuple[float, Golden]] = []
+    for number, case in enumerate(out.track(cases(_GOLDEN_DRAWN, seed=7), f"golden cases {mode}")):
         views = draw(case.latent, max(160, record.preprocess.height))
         frames = np.stack([prepare(view, record.preprocess) for view in views])[-IMAGES[mode] :]
         logits = session.run(frames)
-        found.append(Golden(f"{mode}-{number}", mode, frames, logits, GOLDEN_TOLERANCE[plan.precision]))
-    return found
+        golden = Golden(f"{mode}-{number}", mode, frames, logits, GOLDEN_TOLERANCE[plan.precision])
+        found.append((_margin(logits, mode, record), golden))
+    found.sort(key=lambda item: -item[0])
+    return [golden for _, golden in found[:_GOLDEN_KEPT]]
+
+
+def _margin(logits: NDArray[np.float32], mode: Mode, record: Checkpoint) -> float:
+    """Smallest gap in probability between a task's first and second class, or between target and threshold."""
+    schema = record.task_schema
+    probabilities = decide.task_probabilities(logits, schema, record.fusion, mode)
+    gaps = [float(np.diff(np.sort(p)[-2:])[0]) for p in probabilities.values()]
+    limit = decide.threshold(record.thresholds, mode)
+    return min(*gaps, abs(float(decide.target_probability(probabilities, schema)) - limit))
 
 
 def verify(
@@ -225,7 +249,7 @@ def verify(
         EdgeskinError: unknown role, a tampered bundle, lesions that are not those of the role, no unseen lesion.
     """
     from edgeskin.benchmark import environment
-    from edgeskin.verify import check_roles, unseen
+    from edgeskin.verify import unseen
     from edgeskin.verify import verify as check
 
     if role not in ("test", "control", "all"):
@@ -238,7 +262,6 @@ def verify(
         notes = (f"{dropped} lesions left out: the bundle was made with them",) if dropped else ()
         chosen = tuple(kept)
     else:
-        check_roles(opened.manifest, assign(pairset, opened.manifest.data.roles).records())
     return check(
         opened,
         chosen,
@@ -260,6 +283,8 @@ def golden_only(bundle: Path, *, threads: int = 0) -> VerifyResult:
 
 
 def _pairs_to_score(bundle: Bundle, role: str, data: str, root: str, schema: str) -> tuple[PairSet, tuple[Pair, ...]]:
+    from edgeskin.verify import check_roles
+
     manifest = bundle.manifest
     source = manifest.data
     pairset = registry.load_pairs(
@@ -274,8 +299,18 @@ def _pairs_to_score(bundle: Bundle, role: str, data: str, root: str, schema: str
         )
     if role == "all":
         return pairset, pairset.pairs
-    roles = assign(pairset, source.roles)
+    roles = _roles_if_any(pairset, source.roles)
+    check_roles(manifest, roles.records() if roles else {})
+    assert roles is not None  # else check_roles has refused
     return pairset, roles["test" if role == "test" else "control"]
+
+
+def _roles_if_any(pairset: PairSet, spec: RoleSpec) -> Roles | None:
+    """Roles of a collection; None if it is too small to fill them, and so cannot be the one of the training."""
+    try:
+        return assign(pairset, spec)
+    except EdgeskinError:
+        return None
 
 
 def data_is_here(bundle: Path) -> bool:

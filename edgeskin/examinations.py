@@ -9,11 +9,12 @@ from typing import Any
 
 from edgeskin import out
 from edgeskin.errors import EdgeskinError
-from edgeskin.files import os_errors
+from edgeskin.files import os_errors, write_atomic
 from edgeskin.runtime import Classifier, Result
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _KINDS = ("clinical", "dermoscopic")
+_START = b'{"lesion_id": '  # of every line of answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +53,30 @@ def read_examinations(source: Path) -> list[Examination]:
 
 def _from_csv(source: Path) -> list[Examination]:
     found, faults, seen = [], [], set()
-    with source.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        lacking = {"lesion_id", "dermoscopic"} - set(reader.fieldnames or ())
-        if lacking:
-            raise EdgeskinError(
-                f"{source} lacks columns", got=", ".join(sorted(lacking)), possible="lesion_id, dermoscopic, clinical"
-            )
-        for number, row in enumerate(reader, start=2):
-            lesion, dermoscopic, clinical = ((row.get(k) or "").strip() for k in ("lesion_id", *reversed(_KINDS)))
-            if not lesion or not dermoscopic:
-                faults.append(f"row {number}: lesion_id or dermoscopic is empty")
-            elif lesion in seen:
-                faults.append(f"row {number}: duplicate lesion_id {lesion!r}")
-            seen.add(lesion)
-            paths = [source.parent / name for name in (dermoscopic, clinical) if name]
-            faults += [f"row {number}: no such image: {path}" for path in paths if not path.is_file()]
-            found.append(
-                Examination(lesion, source.parent / dermoscopic, source.parent / clinical if clinical else None)
-            )
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            columns = {name.strip() for name in reader.fieldnames or ()}
+            rows = [(reader.line_num, {(k or "").strip(): v for k, v in row.items()}) for row in reader]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise EdgeskinError("not a readable table", got=f"{source}: {error}", fix="save it as CSV in UTF-8") from error
+    if lacking := {"lesion_id", "dermoscopic"} - columns:
+        raise EdgeskinError(
+            f"{source} lacks columns", got=", ".join(sorted(lacking)), possible="lesion_id, dermoscopic, clinical"
+        )
+    for number, row in rows:
+        if "" in row:  # more cells than columns: an unquoted comma shifts all that follow
+            faults.append(f"row {number}: more cells than the header has columns")
+            continue
+        lesion, dermoscopic, clinical = ((row.get(k) or "").strip() for k in ("lesion_id", *reversed(_KINDS)))
+        if not lesion or not dermoscopic:
+            faults.append(f"row {number}: lesion_id or dermoscopic is empty")
+        elif lesion in seen:
+            faults.append(f"row {number}: duplicate lesion_id {lesion!r}")
+        seen.add(lesion)
+        paths = [source.parent / name for name in (dermoscopic, clinical) if name]
+        faults += [f"row {number}: no such image: {path}" for path in paths if not path.is_file()]
+        found.append(Examination(lesion, source.parent / dermoscopic, source.parent / clinical if clinical else None))
     if faults:
         raise EdgeskinError(
             f"{len(faults)} problem{'s' if len(faults) > 1 else ''} in {source}",
@@ -83,20 +89,28 @@ def _from_csv(source: Path) -> list[Examination]:
 
 def _from_folder(source: Path) -> list[Examination]:
     images: dict[str, dict[str, Path]] = {}
+    faults = []
     for path in sorted(source.rglob("*")):
-        if path.suffix.lower() not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
             continue
-        name = path.stem.lower()
+        name, folder = path.stem.lower(), path.parent.relative_to(source)
         for kind in _KINDS:
             if name == kind:
-                images.setdefault(path.parent.relative_to(source).as_posix(), {})[kind] = path
+                lesion = folder.as_posix() if folder.parts else source.resolve().name
             elif name.endswith(f"_{kind}"):
-                lesion = (path.parent.relative_to(source) / path.stem[: -len(kind) - 1]).as_posix()
-                images.setdefault(lesion, {})[kind] = path
-    faults = [f"{lesion}: no dermoscopic image" for lesion, kinds in images.items() if "dermoscopic" not in kinds]
+                lesion = (folder / path.stem[: -len(kind) - 1]).as_posix()
+            else:
+                continue
+            if kind in images.setdefault(lesion, {}):
+                faults.append(f"{lesion}: two {kind} images: {images[lesion][kind].name}, {path.name}")
+            images[lesion][kind] = path
+    faults += [f"{lesion}: no dermoscopic image" for lesion, kinds in images.items() if "dermoscopic" not in kinds]
     if faults:
         raise EdgeskinError(
-            f"{len(faults)} lesions without a dermoscopic image", got=faults[0], fix="add it", details=faults
+            f"{len(faults)} problem{'s' if len(faults) > 1 else ''} in {source}",
+            got=faults[0],
+            fix="add or remove these images",
+            details=faults,
         )
     return [Examination(lesion, kinds["dermoscopic"], kinds.get("clinical")) for lesion, kinds in images.items()]
 
@@ -106,8 +120,11 @@ def classify_all(model: Classifier, examinations: list[Examination], lines: Path
 
     Args:
         lines: a .jsonl file that receives a line a lesion; lesions already in it are not done again.
+
+    Raises:
+        EdgeskinError: `lines` holds something else, or answers of another bundle.
     """
-    done = _done(lines) if lines else {}
+    done = _done(lines, _mark(model)) if lines else {}
     with out.progress("classifying", len(examinations)) as step:
         for examination in examinations:
             row = done.get(examination.lesion_id)
@@ -124,24 +141,46 @@ def _row(model: Classifier, examination: Examination) -> dict[str, Any]:
     try:
         result: Result = model.classify(dermoscopic=examination.dermoscopic, clinical=examination.clinical)
     except EdgeskinError as error:
-        return {"lesion_id": examination.lesion_id, "error": error.line()}
-    return {"lesion_id": examination.lesion_id, **result.to_json()}
+        return {"lesion_id": examination.lesion_id, "bundle": _mark(model), "error": error.line()}
+    return {"lesion_id": examination.lesion_id, "bundle": _mark(model), **result.to_json()}
 
 
-def _done(lines: Path) -> dict[str, dict[str, Any]]:
+def _mark(model: Classifier) -> str:
+    """Which bundle an answer is from: answers of two bundles in one file would be taken for one's."""
+    return model.bundle.sha256[:16]
+
+
+def _done(lines: Path, mark: str) -> dict[str, dict[str, Any]]:
     """Rows of an earlier, interrupted run. A last line cut by a kill is dropped; failed lesions are tried again."""
     if not lines.is_file():
         return {}
     kept: dict[str, dict[str, Any]] = {}
-    text = lines.read_text(encoding="utf-8")
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "lesion_id" in row and "error" not in row:
+    whole, _, cut = lines.read_bytes().rpartition(b"\n")
+    for number, line in enumerate(whole.splitlines() if whole else [], start=1):
+        row = _row_of(line)
+        if row is None:
+            raise _no_answers(lines, f"line {number}")
+        if row["bundle"] != mark:
+            raise EdgeskinError(
+                "answers of another bundle are in this file", got=str(lines), fix="choose another --out, or delete it"
+            )
+        if "error" not in row:
             kept[row["lesion_id"]] = row
-    from edgeskin.files import write_atomic
-
+    if cut and not cut.startswith(_START[: len(cut)]):
+        raise _no_answers(lines, "the last line")
     write_atomic(lines, "".join(json.dumps(row) + "\n" for row in kept.values()))
     return kept
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"lesion_id", "bundle"} <= row.keys() else None
+
+
+def _no_answers(lines: Path, where: str) -> EdgeskinError:
+    return EdgeskinError(
+        "this file holds no answers", got=f"{lines}, {where}", fix="choose another --out; it was left as it is"
+    )

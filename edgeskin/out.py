@@ -25,7 +25,9 @@ def is_json() -> bool:
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    shown = Console(stderr=stderr, highlight=False)
+    # A pipe has no width of its own: rich would fold tables at 80 columns.
+    return shown if shown.is_terminal else Console(stderr=stderr, highlight=False, width=160)
 
 
 def line(text: str = "") -> None:
@@ -51,8 +53,8 @@ def raw(text: str) -> None:
     print(text, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; nothing in JSON mode."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, words: bool = False) -> None:
+    """A table for people; nothing in JSON mode. Columns after the first are numbers, or `words`."""
     if _state["json"]:
         return
     from rich import box
@@ -60,7 +62,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
     grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(columns):
-        grid.add_column(name, justify="left" if index == 0 else "right")
+        grid.add_column(name, justify="left" if index == 0 or words else "right")
     for row in rows:
         grid.add_row(*[str(cell) for cell in row])
     _console().print(grid)

@@ -18,7 +18,7 @@ def estimate(found: Estimate, signed: bool = False) -> str:
     """A figure with its interval, or why there is none.
 
     >>> estimate(Estimate(value=0.5, low=0.4, high=0.6))
-    '0.500 (0.400 to 0.600)'
+    '0.500 [0.400, 0.600]'
     >>> estimate(Estimate(reason="no melanoma"))
     'undefined: no melanoma'
     """
@@ -27,7 +27,7 @@ def estimate(found: Estimate, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
     if found.low is None or found.high is None:
         return f"{found.value:{form}}"
-    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def result(found: Result, manifest: Manifest) -> None:
@@ -44,7 +44,7 @@ def result(found: Result, manifest: Manifest) -> None:
     for task, classes in found.probabilities.items():
         ranked = sorted(classes.items(), key=lambda item: -item[1])[:3]
         rows.append((task, found.predicted[task], "  ".join(f"{name} {p:.3f}" for name, p in ranked)))
-    out.table(f"mode {found.mode}", ["task", "class", "most probable"], rows)
+    out.table(f"mode {found.mode}", ["task", "class", "most probable"], rows, words=True)
     out.line("  ".join(f"{name} {value:.1f} ms" for name, value in found.timings_ms.items()))
     out.line(manifest.research_use)
 
@@ -99,7 +99,7 @@ def bundle(summary: Mapping[str, Any]) -> None:
         ("sha256", summary["sha256"][:16]),
         ("use", summary["research_use"]),
     ]
-    out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows])
+    out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows], words=True)
 
 
 def verify(found: VerifyResult) -> None:
@@ -171,12 +171,14 @@ def devices(found: Sequence[Device]) -> None:
         )
         for device in found
     ]
-    out.table("published figures, not measurements", ["device", "arch", "GB", "INT8 TOPS", "SM", "targets"], rows)
+    out.table(
+        "published figures, not measurements", ["device", "arch", "GB", "INT8 TOPS", "SM", "targets"], rows, words=True
+    )
 
 
 def doctor(checks: Sequence[Any]) -> None:
     """What is there, what is absent, what is broken."""
-    out.table("", ["check", "status", "found"], [(check.name, check.status, check.found) for check in checks])
+    out.table("", ["check", "status", "found"], [(c.name, c.status, c.found) for c in checks], words=True)
     for check in checks:
         if check.status != "ok":
             out.line(f"{check.name}: {check.status}; enables: {check.enables or '-'}; fix: {check.fix or '-'}")
