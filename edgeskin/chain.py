@@ -261,7 +261,6 @@ def verify(
         kept, dropped = unseen(chosen, opened.lesion_hashes())
         notes = (f"{dropped} lesions left out: the bundle was made with them",) if dropped else ()
         chosen = tuple(kept)
-    else:
     return check(
         opened,
         chosen,
