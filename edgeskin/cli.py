@@ -62,21 +62,27 @@ def train(
     weights: Annotated[str, typer.Option(help="First weights: a .safetensors or .pth file, or `scratch`.")] = "",
     schema: SchemaName = "",
     border_px: Border = 0,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.", min=32)] = None,
-    start_size: Annotated[int | None, typer.Option(help="Side in the first epochs; grows to --size.", min=32)] = None,
-    batch_pairs: Annotated[int | None, typer.Option(min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
-    clinical_weight: Annotated[float | None, typer.Option(help="a of the biased loss, 0..1.", min=0, max=1)] = None,
-    modality_dropout: Annotated[float | None, typer.Option(help="Share trained without clinical image.", min=0)] = None,
-    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
-    control: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
-    test: Annotated[float | None, typer.Option(help="Share of lesions with that role.", min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every pair is seen (18).", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels (192).", min=32)] = None,
+    start_size: Annotated[
+        int | None, typer.Option(help="Side in the first epochs; grows to --size (128).", min=32)
+    ] = None,
+    batch_pairs: Annotated[int | None, typer.Option(help="Pairs in a step (32).", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate of AdamW (0.001).", min=0)] = None,
+    clinical_weight: Annotated[
+        float | None, typer.Option(help="a of the biased loss, 0..1 (0.5).", min=0, max=1)
+    ] = None,
+    modality_dropout: Annotated[
+        float | None, typer.Option(help="Share trained without clinical image (0.15).", min=0)
+    ] = None,
+    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.05).", min=0)] = None,
+    control: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.09).", min=0)] = None,
+    test: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.12).", min=0)] = None,
     seed: Seed = 0,
     threads: Threads = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that augment images.", min=0)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that augment images (1).", min=0)] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    devices: Annotated[int | None, typer.Option(help="Processes or GPUs that train together.", min=1)] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes or GPUs that train together (1).", min=1)] = None,
     json: Json = False,
 ) -> None:
     """Train the shared network on pairs. Run it again after a kill: it resumes."""

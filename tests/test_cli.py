@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,6 +19,8 @@ import edgeskin
 from edgeskin import chain
 from edgeskin.cli import app
 from edgeskin.errors import EdgeskinError
+from edgeskin.spec.roles import RoleSpec
+from edgeskin.spec.train import TrainSpec
 
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("nncf", reason="needs the extra export")
@@ -209,6 +213,18 @@ def test_inspect_devices_doctor_and_data_check(made):
     assert {"python", "inference engine"} <= {c["name"] for c in json.loads(cli("doctor", "--json"))}
     counts = json.loads(cli("data", "check", "--data", "derm7pt", "--root", made / "phantom", "--json"))
     assert sum(r["lesions"] for r in counts["roles"].values()) == 100
+
+
+def test_help_tells_the_defaults_of_the_specs():
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    told = {}
+    for option in command.params:
+        if found := re.search(r"\(([0-9.]+)\)\.$", getattr(option, "help", None) or ""):
+            told[option.name] = float(found[1])
+    assert len(told) >= 10
+    for name, value in told.items():
+        source = RoleSpec() if name in ("calibration", "control", "test") else TrainSpec()
+        assert getattr(source, name) == value, name
 
 
 class TestRefusals:
