@@ -75,6 +75,13 @@ def load_network(run: Path, record: Checkpoint) -> PairNetwork:
     # Stages share one attention module: its tensors are stored under the first stage's name only.
     own = network.state_dict()
     first = {value.data_ptr(): name for name, value in reversed(own.items()) if value.numel()}
-    complete = {name: state[name if name in state else first[value.data_ptr()]] for name, value in own.items()}
-    network.load_state_dict(complete)
+    stored = {name: name if name in state else first.get(value.data_ptr(), name) for name, value in own.items()}
+    lacking = [name for name, source in stored.items() if source not in state or state[source].shape != own[name].shape]
+    if lacking:
+        raise EdgeskinError(
+            "the checkpoint does not fit its network",
+            got=f"{run}: {len(lacking)} of {len(own)} tensors missing or of another shape, first {lacking[0]}",
+            fix=f"install the timm it was trained with ({record.versions.get('timm', 'unknown')}), or train again",
+        )
+    network.load_state_dict({name: state[source] for name, source in stored.items()})
     return network.eval()
