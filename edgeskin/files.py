@@ -58,6 +58,8 @@ def os_errors(path: Path, fix: str = "choose another --out") -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise EdgeskinError("no permission to write", got=str(path), fix=fix) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise EdgeskinError("a file stands where a folder is needed", got=str(path), fix=fix) from error
         raise
 
 
