@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from edgeskin import out
+from edgeskin.files import sync
 
 _LAST = "last.ckpt"
 
@@ -45,7 +46,11 @@ class ShowProgress(Callback):
         out.note(f"epoch {trainer.current_epoch + 1}/{self.epochs}: {words}")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Close the bar, also after an error."""
+        """Close the bar."""
+        self._stack.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar: after an error there is no teardown."""
         self._stack.close()
 
 
@@ -54,6 +59,7 @@ class Resumable(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / _LAST
+        self.metrics: dict[str, float] = {}  # of the last finished epoch
 
     def found(self) -> str | None:
         """The state of an earlier, interrupted run."""
@@ -61,10 +67,20 @@ class Resumable(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Save. This callback comes before the averaging one, whose state is part of what is saved."""
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
+            sync(partial)
             partial.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is saved of this callback itself."""
+        return {"metrics": self.metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The reverse."""
+        self.metrics = dict(state_dict.get("metrics", {}))
 
     def clean(self) -> None:
         """Remove what only a resume needs."""
@@ -76,9 +92,22 @@ class Resumable(Callback):
             frames.rmdir()
 
 
+class _Average(EMAWeightAveraging):
+    """The average also ends up in the network when a resumed run finds no epoch left to train.
+
+    A run may be killed between its last epoch and its checkpoint. The trainer then skips the training and, with it,
+    the hook that puts the average in place.
+    """
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """After a finished training this changes nothing; an error ends without teardown."""
+        if stage == "fit":
+            self._copy_average_to_current(pl_module)
+
+
 def averaging(decay: float, steps: int) -> list[Any]:
     """Exponential moving average of the weights, which is validated and kept; none if decay is 0.
 
     In short runs the average must not reach back to the untrained start: its memory is at most an eighth of the run.
     """
-    return [EMAWeightAveraging(decay=min(decay, max(0.0, 1 - 8 / steps)))] if decay else []
+    return [_Average(decay=min(decay, max(0.0, 1 - 8 / steps)))] if decay else []

@@ -14,7 +14,6 @@ from torchvision.transforms import v2
 
 from edgeskin import out
 from edgeskin.data.pairs import Pair
-from edgeskin.data.roles import role_hash
 from edgeskin.files import canonical_json, sha256_bytes
 from edgeskin.preprocess import prepare
 from edgeskin.spec.preprocess import Preprocess
@@ -27,10 +26,10 @@ _MARGIN = 8 / 7  # the stored frame is this much finer than the network's, so th
 def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, description: str) -> NDArray[np.uint8]:
     """All frames of these pairs as a memory-mapped uint8 array [pairs, 2, H, W, 3]; a missing image is zeros.
 
-    The file's name is a hash of the lesions and the preprocessing; it is complete once it has that name, so a killed
-    run starts it again and a finished one is never redone.
+    The file's name is a hash of the lesions, in order, and the preprocessing; it is complete once it has that name, so
+    a killed run starts it again and a finished one is never redone.
     """
-    key = sha256_bytes((role_hash(p.lesion_id for p in pairs) + canonical_json(preprocess.to_json())).encode())[:16]
+    key = sha256_bytes(canonical_json([[p.lesion_id for p in pairs], preprocess.to_json()]).encode())[:16]
     path = folder / f"frames-{key}.npy"
     shape = (len(pairs), 2, preprocess.height, preprocess.width, 3)
     if not path.exists():
@@ -67,9 +66,9 @@ def size_at(epoch: int, spec: TrainSpec) -> int:
     >>> [size_at(epoch, spec) for epoch in range(10)]
     [128, 128, 160, 160, 160, 192, 192, 192, 192, 192]
     """
-    if spec.start_size >= spec.size:
-        return spec.size
     share = min(1.0, epoch / max(1.0, 0.6 * spec.epochs))
+    if spec.start_size >= spec.size or share == 1.0:
+        return spec.size
     grown = spec.start_size + share * (spec.size - spec.start_size)
     return min(spec.size, round(grown / 32) * 32)
 

@@ -54,7 +54,7 @@ def _same_run(folder: Path, request: dict[str, Any]) -> bool:
         return False
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         found = None
     if found != request:
         changed = [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]
@@ -79,10 +79,17 @@ def _fit(
 
     from edgeskin.model.checkpoint import read_record, save_checkpoint
     from edgeskin.model.loss import BiasedLoss
-    from edgeskin.model.network import PairNetwork
+    from edgeskin.model.network import PairNetwork, takes
     from edgeskin.model.weights import build_encoder
     from edgeskin.training.callbacks import Resumable, ShowProgress, averaging
-    from edgeskin.training.frames import ControlPairs, EpochSampler, TrainingPairs, label_array, stored_frames
+    from edgeskin.training.frames import (
+        ControlPairs,
+        EpochSampler,
+        TrainingPairs,
+        label_array,
+        size_at,
+        stored_frames,
+    )
     from edgeskin.training.module import PairTrainer
 
     if train.threads:
@@ -92,6 +99,9 @@ def _fit(
     encoder, source = build_encoder(spec, train.size, weights)
     preprocess = preprocess_for(encoder, train.size, data.border_px)
     network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
+    if not all(takes(network, size) for size in sorted({size_at(epoch, train) for epoch in range(train.epochs)})):
+        out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
+        train = train.model_copy(update={"start_size": train.size})
 
     stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
     cache = folder / "frames"
@@ -112,6 +122,9 @@ def _fit(
         TrainingPairs(train_frames, [p.clinical is not None for p in roles["train"]], labels, train),
         batch_size=min(train.batch_pairs, len(labels)),
         sampler=EpochSampler(len(labels), train.seed),
+        # Its own: a loader draws a number when it starts an epoch, in a resumed run at another moment than in a whole
+        # one, and that must not shift the dropout masks.
+        generator=torch.Generator(),
         num_workers=train.workers,
         drop_last=True,
     )
@@ -143,9 +156,7 @@ def _fit(
 
     both, alone = control_logits(network, control_frames, roles["control"])
     if trainer.is_global_zero:
-        record = _record(
-            pairset, roles, data, spec, train, preprocess, network, source, both, alone, trainer.callback_metrics
-        )
+        record = _record(pairset, roles, data, spec, train, preprocess, network, source, both, alone, resumable.metrics)
         save_checkpoint(folder, network, record)
         resumable.clean()
     return read_record(folder)
@@ -162,14 +173,13 @@ def _record(
     source: str,
     both: NDArray[np.float64],
     alone: NDArray[np.float64],
-    logged: dict[str, Any],
+    logged: dict[str, float],
 ) -> Checkpoint:
     from edgeskin.training.frames import label_array
     from edgeskin.training.operating import choose_fusion, choose_thresholds
 
     labels = label_array(roles["control"], pairset.schema)
     fusion = choose_fusion(both, alone, labels, pairset.schema)
-    metrics = {name: float(value) for name, value in logged.items()}
     return Checkpoint(
         created=provenance.now(),
         network=spec,
@@ -185,7 +195,7 @@ def _record(
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         weights_source=source,
-        control_metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
+        control_metrics={name: value for name, value in logged.items() if np.isfinite(value)},
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
     )
