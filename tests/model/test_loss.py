@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeskin import catalog
+from edgeskin.model.loss import BiasedLoss
+from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
+
+TWO = Schema(
+    name="two",
+    tasks=(Task(name="DIAG", classes=(ClassSpec(name="NEV"), ClassSpec(name="MEL"))),),
+    target=Target(task="DIAG", positive=("MEL",)),
+)
+EVEN = {"DIAG": [1, 1]}
+
+
+def loss_of(counts=EVEN, a=0.5, smoothing=0.0, tau=0.0, schema=TWO) -> BiasedLoss:
+    return BiasedLoss(schema, counts, a, smoothing, tau)
+
+
+def test_biased_sum_by_hand():
+    """Dermoscopic p(truth) = 3/4, clinical p(truth) = 1/2: L = ln(4/3) + 0.5 ln 2 = 0.28768 + 0.34657."""
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)]])  # clinical, dermoscopic
+    loss = loss_of()(logits, torch.tensor([[1]]), 1, None)
+    assert loss.item() == pytest.approx(math.log(4 / 3) + 0.5 * math.log(2))
+    assert loss.item() == pytest.approx(0.63425, abs=1e-5)
+
+
+def test_without_a_clinical_image_only_dermoscopy_counts():
+    logits = torch.tensor([[0.0, math.log(3)]])
+    assert loss_of()(logits, torch.tensor([[1]]), 0, None).item() == pytest.approx(math.log(4 / 3))
+
+
+def test_logit_adjustment_by_hand():
+    """9 nevi and 1 melanoma, tau = 1, flat logits: p(MEL) is 0.1, a melanoma's loss ln 10; tau = 0.5: ln 4."""
+    flat, melanoma = torch.zeros(1, 2), torch.tensor([[1]])
+    assert loss_of({"DIAG": [9, 1]}, tau=1.0).branch(flat, melanoma).item() == pytest.approx(math.log(10))
+    assert loss_of({"DIAG": [9, 1]}, tau=0.5).branch(flat, melanoma).item() == pytest.approx(math.log(4))
+    assert loss_of({"DIAG": [9, 1]}, tau=0.0).branch(flat, melanoma).item() == pytest.approx(math.log(2))
+
+
+def test_a_class_without_lesions_counts_as_one():
+    assert loss_of({"DIAG": [9, 0]}, tau=1.0).priors.tolist() == pytest.approx([math.log(0.9), math.log(0.1)])
+
+
+def test_label_smoothing_by_hand():
+    """Smoothing 0.1 of two classes: truth 0.95, other 0.05; p = 3/4, 1/4."""
+    logits = torch.tensor([[0.0, math.log(3)]])
+    expected = -0.95 * math.log(3 / 4) - 0.05 * math.log(1 / 4)
+    assert loss_of(smoothing=0.1).branch(logits, torch.tensor([[1]])).item() == pytest.approx(expected)
+
+
+def test_unlabelled_lesions_do_not_count():
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, -5.0]])
+    loss = loss_of().branch(logits, torch.tensor([[1], [-1]]))
+    assert loss.item() == pytest.approx(math.log(4 / 3))  # the mean over the one that is labelled
+    nothing = loss_of().branch(logits, torch.tensor([[-1], [-1]]))
+    assert nothing.item() == 0
+
+
+def test_tasks_are_summed():
+    """Flat logits: the sum of ln(classes) over the tasks of the seven-point checklist."""
+    schema = catalog.schema("spc")
+    counts = {task.name: [1] * len(task.classes) for task in schema.tasks}
+    loss = loss_of(counts, schema=schema).branch(torch.zeros(3, schema.logits), torch.zeros(3, 8, dtype=torch.long))
+    assert loss.item() == pytest.approx(sum(math.log(len(task.classes)) for task in schema.tasks), rel=1e-6)
+
+
+def test_each_task_reads_its_own_logits():
+    schema = catalog.schema("spc")
+    counts = {task.name: [1] * len(task.classes) for task in schema.tasks}
+    logits = torch.zeros(1, schema.logits, requires_grad=True)
+    labels = torch.full((1, 8), -1)
+    labels[0, 2] = 1  # BWV alone
+    loss_of(counts, schema=schema).branch(logits, labels).backward()
+    touched = logits.grad[0].nonzero()[:, 0].tolist()
+    part = schema.slices()["BWV"]
+    assert touched == list(range(part.start, part.stop))
+
+
+def test_rows_give_clinical_images_their_labels():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0], [0.0, 0.0]])  # one clinical, two dermoscopic
+    labels = torch.tensor([[0], [1]])
+    right = loss_of(a=1.0)(logits, labels, 1, torch.tensor([1]))
+    wrong = loss_of(a=1.0)(logits, labels, 1, torch.tensor([0]))
+    assert right.item() == pytest.approx(math.log(2) + math.log(4 / 3))
+    assert wrong.item() == pytest.approx(math.log(2) + math.log(4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 6),
+    st.floats(0.01, 1.0),
+    st.floats(0, 0.3),
+    st.floats(0, 1.5),
+)
+def test_a_weighs_the_clinical_branch_and_only_it(seed, count, a, smoothing, tau):
+    """With a = 0 the clinical logits get no gradient; else a times that of a = 1; dermoscopy is not touched by a."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2 * count, 2, generator=generator)
+    labels = torch.randint(0, 2, (count, 1), generator=generator)
+
+    def gradient(weight):
+        given_logits = logits.clone().requires_grad_()
+        loss_of({"DIAG": [5, 2]}, weight, smoothing, tau)(given_logits, labels, count, None).backward()
+        return given_logits.grad
+
+    none, some, full = gradient(0.0), gradient(a), gradient(1.0)
+    assert not none[:count].any()
+    torch.testing.assert_close(some[:count], a * full[:count], rtol=1e-4, atol=1e-6)
+    assert torch.equal(none[count:], full[count:])
