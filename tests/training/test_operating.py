@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeskin.decide import softmax, target_probability, task_probabilities
+from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
+from edgeskin.training.operating import (
+    choose_fusion,
+    choose_thresholds,
+    negative_log_likelihood,
+    temperature,
+)
+
+SCHEMA = Schema(
+    name="x",
+    tasks=(
+        Task(name="DIAG", classes=tuple(ClassSpec(name=n) for n in ("NEV", "MEL", "BCC"))),
+        Task(name="SIDE", classes=tuple(ClassSpec(name=n) for n in ("L", "R"))),
+    ),
+    target=Target(task="DIAG", positive=("MEL",)),
+)
+
+
+def drawn(rng, logits):
+    """Labels drawn from the softmax of these logits: their temperature is 1."""
+    probabilities = softmax(logits)
+    return np.array([rng.choice(probabilities.shape[1], p=row) for row in probabilities])
+
+
+def control(rng, count=400, clinical_noise=2.0, lacking=0.2):
+    """Lesions whose dermoscopic logits know the labels and whose clinical ones know less."""
+    true = rng.normal(0, 2, (count, 5))
+    labels = np.stack([drawn(rng, true[:, :3]), drawn(rng, true[:, 3:])], axis=1)
+    clinical = true + rng.normal(0, clinical_noise, true.shape)
+    both = np.stack([clinical, true], axis=1)
+    both[rng.random(count) < lacking, 0] = np.nan
+    return both, true + rng.normal(0, 0.5, true.shape), labels
+
+
+@pytest.mark.parametrize("known", [0.5, 1.0, 2.5])
+def test_temperature_recovers_a_known_scaling(known):
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (4000, 4))
+    assert temperature(known * true, drawn(rng, true)) == pytest.approx(known, rel=0.1)
+
+
+def test_temperature_stays_in_its_range():
+    sure = np.array([[9.0, 0.0]] * 50)
+    assert temperature(sure, np.zeros(50, int)) == pytest.approx(0.25, abs=0.01)  # never wrong: as cold as allowed
+    assert temperature(sure, np.arange(50) % 2) == pytest.approx(4.0, abs=0.05)  # a coin: as warm as allowed
+    assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+
+
+def test_likelihood_of_certainty_and_its_opposite():
+    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([0])) == 0
+    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(12 * np.log(10))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 6), st.floats(0, 0.9))
+def test_weights_lie_on_a_grid_from_one_half(seed, noise, lacking):
+    both, alone, labels = control(np.random.default_rng(seed), 60, noise, lacking)
+    for fusion in choose_fusion(both, alone, labels, SCHEMA).values():
+        assert 0.5 <= fusion.dermoscopic_weight <= 1.0
+        assert fusion.dermoscopic_weight * 20 == pytest.approx(round(fusion.dermoscopic_weight * 20))
+
+
+def test_weight_follows_what_the_clinical_branch_knows():
+    rng = np.random.default_rng(1)
+    both, alone, labels = control(rng)
+    useless = both.copy()
+    useless[:, 0] = np.where(np.isnan(useless[:, 0]), np.nan, rng.normal(0, 3, useless[:, 0].shape))
+    useful = both[:, ::-1].copy()  # the branches swapped: now the clinical one knows
+    useful[np.isnan(useful[:, 1, 0])] = np.nan
+    assert choose_fusion(useless, alone, labels, SCHEMA)["DIAG"].dermoscopic_weight >= 0.95
+    assert choose_fusion(useful, alone, labels, SCHEMA)["DIAG"].dermoscopic_weight == 0.5  # dermoscopy first
+
+
+def test_the_weight_is_the_best_of_the_grid():
+    both, alone, labels = control(np.random.default_rng(2), lacking=0)
+    fusion = choose_fusion(both, alone, labels, SCHEMA)
+
+    def cost(weight):
+        changed = {t: f.model_copy(update={"dermoscopic_weight": weight}) for t, f in fusion.items()}
+        fused = task_probabilities(both, SCHEMA, changed, "pair")["DIAG"]
+        return negative_log_likelihood(fused, labels[:, 0])
+
+    best = cost(fusion["DIAG"].dermoscopic_weight)
+    assert all(best <= cost(w) + 1e-12 for w in np.arange(0.5, 1.001, 0.05))
+
+
+def test_unlabelled_lesions_and_lone_images_do_not_count():
+    """Nonsense in rows that are unlabelled, or in the clinical slot of lesions without one, changes nothing."""
+    rng = np.random.default_rng(3)
+    both, alone, labels = control(rng, 200)
+    extra = rng.normal(0, 50, (20, 2, 5))
+    more = (
+        np.concatenate([both, extra]),
+        np.concatenate([alone, rng.normal(0, 50, (20, 5))]),
+        np.concatenate([labels, np.full((20, 2), -1)]),
+    )
+    fusion = choose_fusion(both, alone, labels, SCHEMA)
+    assert choose_fusion(*more, SCHEMA) == fusion
+    assert choose_thresholds(*more, SCHEMA, fusion) == choose_thresholds(both, alone, labels, SCHEMA, fusion)
+
+
+def test_no_clinical_image_at_all():
+    both, alone, labels = control(np.random.default_rng(4), 50)
+    both[:, 0] = np.nan
+    fusion = choose_fusion(both, alone, labels, SCHEMA)
+    assert all((f.temperature_clinical, f.dermoscopic_weight) == (1.0, 0.5) for f in fusion.values())
+    thresholds = choose_thresholds(both, alone, labels, SCHEMA, fusion)
+    assert thresholds.pair.value == 0.5
+    assert "no melanoma in the control role" in thresholds.pair.rule
+    assert thresholds.dermoscopic.control_sensitivity >= 0.9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(5, 120))
+def test_thresholds_reach_the_sensitivity_and_no_higher_one_does(seed, count):
+    both, alone, labels = control(np.random.default_rng(seed), count)
+    fusion = choose_fusion(both, alone, labels, SCHEMA)
+    thresholds = choose_thresholds(both, alone, labels, SCHEMA, fusion)
+    for mode in ("pair", "dermoscopic"):
+        usable = ~np.isnan(both[:, 0, 0]) if mode == "pair" else np.ones(count, bool)
+        logits = both[usable] if mode == "pair" else alone[:, None]
+        score = target_probability(task_probabilities(logits, SCHEMA, fusion, mode), SCHEMA)
+        positive = labels[usable, 0] == 1
+        chosen = getattr(thresholds, mode)
+        if not positive.any():
+            assert chosen.value == 0.5
+            assert chosen.control_sensitivity is None
+            continue
+        flagged = score >= chosen.value
+        assert flagged[positive].mean() >= 0.9
+        assert chosen.control_sensitivity == pytest.approx(flagged[positive].mean())
+        if (~positive).any():
+            assert chosen.control_specificity == pytest.approx((~flagged[~positive]).mean())
+        else:
+            assert chosen.control_specificity is None
+        higher = chosen.value + 2e-6  # thresholds are rounded down to 1e-6
+        assert (score >= higher)[positive].mean() < 0.9
+
+
+def test_no_target_lesion_in_the_control_role():
+    both, alone, labels = control(np.random.default_rng(5), 50)
+    labels[:, 0] = 0
+    fusion = choose_fusion(both, alone, labels, SCHEMA)
+    thresholds = choose_thresholds(both, alone, labels, SCHEMA, fusion)
+    for chosen in (thresholds.pair, thresholds.dermoscopic):
+        assert chosen.value == 0.5
+        assert chosen.rule == "0.5: no melanoma in the control role to choose by"
+        assert chosen.control_sensitivity is None

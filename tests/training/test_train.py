@@ -1,0 +1,290 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import sha256_file
+from edgeskin.model.checkpoint import RECORD, WEIGHTS, load_network, read_record
+from edgeskin.model.loss import BiasedLoss
+from edgeskin.preprocess import prepare
+from edgeskin.training import train as stage
+from edgeskin.training.callbacks import Resumable
+from edgeskin.training.module import PairTrainer
+
+
+def run(request, folder: Path):
+    return stage.train(**vars(request), folder=folder)
+
+
+class Killed(BaseException):
+    """Ends a run where a kill would."""
+
+
+@pytest.fixture(scope="module")
+def whole(request_of, tmp_path_factory):
+    """An uninterrupted run: (folder, record)."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    threads = torch.get_num_threads()
+    record = run(request_of(), folder)
+    torch.set_num_threads(threads)
+    return folder, record
+
+
+def test_what_a_run_leaves(whole, request_of):
+    folder, record = whole
+    request = request_of()
+    assert read_record(folder) == record
+    assert sorted(p.name for p in folder.iterdir()) == [RECORD, WEIGHTS, "logs", "run.json"]
+    assert record.weights_source == "random (asked for)"
+    assert record.phantom
+    assert record.train == request.spec
+    assert record.network == request.network
+    assert record.data == request.data
+    assert record.roles == request.roles.records()
+    assert record.lesion_hashes == request.roles.lesion_hashes()
+    assert set(record.fusion) == {task.name for task in request.pairset.schema.tasks}
+    assert all(f.dermoscopic_weight >= 0.5 for f in record.fusion.values())
+    assert {"control_macro_f1", "control_balanced_accuracy", "control_target_auc", "loss"} <= set(
+        record.control_metrics
+    )
+    assert (record.preprocess.height, record.preprocess.width) == (32, 32)
+    assert "torch" in record.versions
+
+
+def test_logs_can_be_read(whole):
+    folder, _ = whole
+    table = (folder / "logs" / "csv" / "metrics.csv").read_text().splitlines()
+    assert "control_macro_f1" in table[0]
+    assert len(table) >= 3
+    assert list((folder / "logs" / "tb").glob("events.*"))
+
+
+def test_thresholds_hold_on_the_control_role(whole, request_of):
+    """The stored weights, put to the control role once more, find the 90 % that the record promises."""
+    folder, record = whole
+    request = request_of()
+    pairs = request.roles["control"]
+    frames = np.stack([[prepare(p.clinical or p.dermoscopic, record.preprocess) for p in pairs],
+                       [prepare(p.dermoscopic, record.preprocess) for p in pairs]], axis=1)  # fmt: skip
+    both, alone = stage.control_logits(load_network(folder, record), frames, pairs)
+    assert np.isnan(both[[p.clinical is None for p in pairs], 0]).all()
+    assert np.isfinite(both[:, 1]).all()
+    from edgeskin.training.frames import label_array
+    from edgeskin.training.operating import choose_fusion, choose_thresholds
+
+    labels = label_array(pairs, request.pairset.schema)
+    fusion = choose_fusion(both, alone, labels, request.pairset.schema)
+    assert fusion == record.fusion
+    again = choose_thresholds(both, alone, labels, request.pairset.schema, fusion)
+    assert again == record.thresholds
+    assert record.thresholds.pair.control_sensitivity >= 0.9
+    assert record.thresholds.dermoscopic.control_sensitivity >= 0.9
+
+
+def test_a_finished_run_is_not_redone(whole, request_of, monkeypatch):
+    folder, record = whole
+    monkeypatch.setattr(stage, "_fit", lambda *_: pytest.fail("trained again"))
+    assert run(request_of(), folder) == record
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 1}, "train"), ({"weights": ""}, "weights"), ({"backbone": "test_resnet"}, "network")],
+)
+def test_other_settings_in_the_same_folder_are_refused(whole, request_of, change, named):
+    folder, _ = whole
+    before = sha256_file(folder / WEIGHTS)
+    with pytest.raises(EdgeskinError, match=f"another run is in this folder.*differs in {named}.; fix"):
+        run(request_of(**change), folder)
+    assert sha256_file(folder / WEIGHTS) == before
+
+
+def test_a_damaged_run_record_is_refused(request_of, tmp_path):
+    for content in (b"{", b"[]", b"\xff\xfe"):
+        (tmp_path / "run.json").write_bytes(content)
+        with pytest.raises(EdgeskinError, match="another run is in this folder"):
+            run(request_of(), tmp_path)
+
+
+def test_equal_seeds_give_equal_weights_whatever_the_workers(whole, request_of, tmp_path):
+    _, record = whole
+    assert run(request_of(workers=1), tmp_path / "one").weights_sha256 == record.weights_sha256
+    assert run(request_of(seed=1), tmp_path / "other").weights_sha256 != record.weights_sha256
+
+
+@pytest.mark.parametrize("decay", [0.995, 0.0])
+def test_interrupted_after_the_last_epoch(request_of, tmp_path, monkeypatch, decay):
+    """Between the last epoch and the checkpoint: the resume has nothing to train and still keeps the average."""
+    request = request_of(batch_pairs=2, ema_decay=decay)
+    expected = run(request, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "control_logits", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            run(request, tmp_path / "cut")
+    with pytest.raises(EdgeskinError, match="not finished"):
+        read_record(tmp_path / "cut")
+    assert (tmp_path / "cut" / "last.ckpt").is_file()
+    resumed = run(request, tmp_path / "cut")
+    assert resumed.weights_sha256 == expected.weights_sha256
+    assert resumed.control_metrics == expected.control_metrics
+    assert not (tmp_path / "cut" / "last.ckpt").exists()
+
+
+def test_interrupted_within_an_epoch(whole, request_of, tmp_path, monkeypatch):
+    """In the second epoch: the resume starts that epoch again and ends with the same weights."""
+    _, record = whole
+    step, seen = PairTrainer.training_step, []
+
+    def cut(self, batch, index):
+        if self.current_epoch == 1 and index == 1:
+            raise Killed
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTrainer, "training_step", cut)
+        with pytest.raises(Killed):
+            run(request_of(), tmp_path)
+
+    def count(self, batch, index):
+        seen.append(self.current_epoch)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(PairTrainer, "training_step", count)
+    resumed = run(request_of(), tmp_path)
+    assert set(seen) == {1}  # the first epoch is not trained again
+    assert resumed.weights_sha256 == record.weights_sha256
+    assert resumed.control_metrics == record.control_metrics
+    assert resumed.thresholds == record.thresholds
+
+
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from edgeskin.data.registry import load_pairs
+from edgeskin.data.roles import assign
+from edgeskin.spec.train import DataSpec, NetworkSpec, TrainSpec
+from edgeskin.training.module import PairTrainer
+from edgeskin.training.train import train
+
+root, folder, data, network, spec = sys.argv[1:]
+step = PairTrainer.training_step
+
+def killed(self, batch, index):
+    if self.current_epoch == 1 and index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+
+PairTrainer.training_step = killed
+pairs, data = load_pairs("derm7pt", Path(root)), DataSpec.model_validate_json(data)
+train(pairs, assign(pairs, data.roles), data, NetworkSpec.model_validate_json(network),
+      TrainSpec.model_validate_json(spec), "scratch", Path(folder))
+"""
+
+
+@pytest.mark.slow
+def test_killed_within_an_epoch(whole, request_of, phantom, tmp_path):
+    """The same with a real SIGKILL, in a process of its own."""
+    _, record = whole
+    request = request_of()
+    texts = [s.model_dump_json() for s in (request.data, request.network, request.spec)]
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(phantom), str(tmp_path / "run"), *texts],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert run(request, tmp_path / "run").weights_sha256 == record.weights_sha256
+
+
+def test_a_kill_while_the_state_is_written_costs_one_epoch(whole, request_of, tmp_path, monkeypatch):
+    """A half-written state has another name: the resume starts from the one before, or from the beginning."""
+    _, record = whole
+    (tmp_path / "run.json").write_text((whole[0] / "run.json").read_text())
+    (tmp_path / "last.partial").write_bytes(b"half a state")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "frames-0123.partial").write_bytes(b"half the frames")
+    assert run(request_of(), tmp_path).weights_sha256 == record.weights_sha256
+    assert sorted(p.name for p in tmp_path.iterdir()) == [RECORD, WEIGHTS, "logs", "run.json"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(whole, request_of, tmp_path, monkeypatch):
+    """The last finished epoch stays; when the cause is gone the run goes on from it."""
+    _, record = whole
+    forward, calls = BiasedLoss.forward, []
+
+    def spoilt(self, *given):
+        calls.append(1)
+        loss = forward(self, *given)
+        return loss * float("nan") if len(calls) == 4 else loss
+
+    monkeypatch.setattr(BiasedLoss, "forward", spoilt)
+    batches = len(request_of().roles["train"]) // 6
+    assert batches == 2  # so the fourth loss is of the second epoch's second batch
+    with pytest.raises(
+        EdgeskinError, match=r"loss is not finite: got 'nan in epoch 2, batch 1'.*lower --learning-rate"
+    ):
+        run(request_of(), tmp_path)
+    assert (tmp_path / "last.ckpt").is_file()
+    assert not (tmp_path / RECORD).exists()
+    monkeypatch.setattr(BiasedLoss, "forward", forward)
+    assert run(request_of(), tmp_path).weights_sha256 == record.weights_sha256
+
+
+def test_the_bar_is_closed_after_an_error(request_of, tmp_path, monkeypatch):
+    from edgeskin.training import callbacks
+
+    closed = []
+    bar = callbacks.ShowProgress
+
+    class Watched(bar):
+        def on_train_start(self, *given):
+            super().on_train_start(*given)
+            self._stack.callback(lambda: closed.append(1))
+
+    monkeypatch.setattr(callbacks, "ShowProgress", Watched)
+    monkeypatch.setattr(BiasedLoss, "forward", lambda *_: torch.tensor(float("inf"), requires_grad=True))
+    with pytest.raises(EdgeskinError, match="not finite"):
+        run(request_of(), tmp_path)
+    assert closed == [1]
+
+
+def test_a_backbone_of_one_size_trains_at_that_size(request_of, tmp_path):
+    """A windowed Transformer takes the size it was made for alone: no smaller frames at the start."""
+    record = run(request_of("test_coatnet", epochs=1, size=64, start_size=32, batch_pairs=8), tmp_path)
+    assert record.train.start_size == record.train.size == 64
+    assert json.loads((tmp_path / "run.json").read_text())["train"]["start_size"] == 32
+
+
+def test_a_folder_that_cannot_be_written(request_of, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EdgeskinError, match="a file stands where a folder is needed"):
+        run(request_of(), tmp_path / "file")
+
+
+def test_states_are_renamed_into_place(tmp_path):
+    class Trainer:
+        is_global_zero = True
+        callback_metrics = {"loss": torch.tensor(0.5)}
+
+        def save_checkpoint(self, path, weights_only):
+            assert path.name == "last.partial"
+            path.write_bytes(b"state")
+
+    kept = Resumable(tmp_path)
+    assert kept.found() is None
+    kept.on_train_epoch_end(Trainer(), None)
+    assert kept.found() == str(tmp_path / "last.ckpt")
+    assert kept.state_dict() == {"metrics": {"loss": 0.5}}
+    shutil.rmtree(tmp_path / "frames", ignore_errors=True)
+    kept.clean()
+    assert list(tmp_path.iterdir()) == []
