@@ -227,6 +227,29 @@ def test_help_tells_the_defaults_of_the_specs():
         assert getattr(source, name) == value, name
 
 
+@pytest.mark.slow
+def test_two_processes_train_together(made, tmp_path):
+    source = ["--data", "derm7pt", "--root", made / "phantom", "--backbone", BACKBONE, "--weights", "scratch"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeskin.cli",
+        "train",
+        *source,
+        *TRAIN,
+        "--devices",
+        2,
+        "--out",
+        tmp_path / "run",
+    ]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 2/2: loss") == 1  # one of them speaks
+    record = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
+    assert record["train"]["devices"] == 2
+    assert not (tmp_path / "run" / "frames").exists()
+
+
 class TestRefusals:
     """Each is one line, exit code 2, and leaves nothing half-written."""
 

@@ -25,6 +25,8 @@ class ShowProgress(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the bar for what is left: a resumed run starts at the epoch it reached."""
+        if not trainer.is_global_zero:
+            return
         left = (self.epochs - trainer.current_epoch) * self.batches
         if trainer.current_epoch:
             out.note(f"resuming after epoch {trainer.current_epoch} of {self.epochs}")
@@ -32,11 +34,14 @@ class ShowProgress(Callback):
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         """One step."""
-        assert self._step is not None
+        if self._step is None:  # another process shows
+            return
         self._step(1, f"epoch {trainer.current_epoch + 1}/{self.epochs}{self._text.removeprefix('training')}")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """A line that stays: loss and control metrics of this epoch."""
+        if self._step is None:
+            return
         shown = {
             name: float(trainer.callback_metrics.get(name, math.nan))
             for name in ("loss", "control_macro_f1", "control_balanced_accuracy", "control_target_auc")

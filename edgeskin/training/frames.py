@@ -1,5 +1,6 @@
 """Frames for training: decoded once into one file, augmented pair by pair, the same geometry for both images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, d
     shape = (len(pairs), 2, preprocess.height, preprocess.width, 3)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")  # processes that train together each decode
         frames = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(index: int) -> None:
@@ -110,7 +111,10 @@ _JITTER: Any = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
 
 
 class EpochSampler(Sampler[int]):
-    """Shuffled indices that carry their epoch: epoch * n + index, an order given by (seed, epoch) alone."""
+    """Shuffled indices that carry their epoch: epoch * n + index, an order given by (seed, epoch) alone.
+
+    Processes that train together deal the same order among themselves.
+    """
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
@@ -120,12 +124,20 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // _processes()[1]
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.count, generator=generator).tolist()
-        return iter(self.epoch * self.count + index for index in order)
+        rank, processes = _processes()
+        dealt = order[rank : len(self) * processes : processes]
+        return iter(self.epoch * self.count + index for index in dealt)
+
+
+def _processes() -> tuple[int, int]:
+    """(rank, number) of the processes that train together."""
+    group = torch.distributed
+    return (group.get_rank(), group.get_world_size()) if group.is_available() and group.is_initialized() else (0, 1)
 
 
 class ControlPairs(Dataset[tuple[Tensor, bool, Tensor]]):

@@ -150,7 +150,7 @@ def _fit(
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
-        reload_dataloaders_every_n_epochs=0,
+        use_distributed_sampler=False,  # EpochSampler deals among processes itself
     )
     trainer.fit(module, loader, control, ckpt_path=resumable.found(), weights_only=False)
 
@@ -159,6 +159,7 @@ def _fit(
         record = _record(pairset, roles, data, spec, train, preprocess, network, source, both, alone, resumable.metrics)
         save_checkpoint(folder, network, record)
         resumable.clean()
+    trainer.strategy.barrier()  # the other processes read what the first one wrote
     return read_record(folder)
 
 
