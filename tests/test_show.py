@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgeskin
+from edgeskin import catalog, out, show
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.result import Estimate, Flips
+
+pytest.importorskip("onnxruntime", reason="the tiny bundle needs edgeskin[onnxruntime]")
+TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return edgeskin.load(TINY, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _text():
+    out.configure(quiet=True)
+    yield
+    out.configure()
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    """A folder of three lesions, one without clinical image."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for k, name in enumerate(("A_clinical", "A_dermoscopic", "B_dermoscopic", "C_clinical", "C_dermoscopic")):
+        small = np.random.default_rng(k).integers(30, 220, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((64, 48)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [
+        (Estimate(value=0.5), False, "0.500"),
+        (Estimate(value=0.0123), True, "+0.012"),
+        (Estimate(value=-0.01, low=-0.02, high=0.01), True, "-0.010 [-0.020, +0.010]"),
+        (Estimate(), False, "-"),
+        (Estimate(reason="no melanoma"), False, "undefined: no melanoma"),
+    ],
+)
+def test_estimate(value, signed, text):
+    assert show.estimate(value, signed) == text
+
+
+def test_one_lesion(model, pairs, capsys):
+    found = model.classify(dermoscopic=pairs / "A_dermoscopic.png", clinical=pairs / "A_clinical.png")
+    show.result(found, model.manifest)
+    said = capsys.readouterr().out
+    first = said.splitlines()[0]
+    assert first.startswith(f"P(melanoma) {found.decision.probability:.3f}, threshold 0.300:")
+    assert first.endswith("refer" if found.decision.refer else "below the threshold")
+    assert "trained on drawn images" in said
+    assert f" {found.score} (" in said
+    for task in model.manifest.task_schema.tasks:
+        assert task.name in said
+    assert model.manifest.research_use in said
+
+
+def test_a_lesion_below_every_threshold(model, pairs, capsys):
+    from dataclasses import replace
+
+    found = model.classify(dermoscopic=pairs / "B_dermoscopic.png")
+    quiet = replace(found, decision=replace(found.decision, probability=0.01, refer=False), score=0, score_reached=())
+    show.result(quiet, model.manifest.model_copy(update={"phantom": False}))
+    said = capsys.readouterr().out
+    assert "P(melanoma) 0.010, threshold 0.350: below the threshold" in said
+    assert "no threshold reached" in said
+    assert "drawn images" not in said
+
+
+def test_json_mode_says_nothing_for_people(model, pairs, capsys):
+    out.configure(json_output=True, quiet=True)
+    show.result(model.classify(dermoscopic=pairs / "B_dermoscopic.png"), model.manifest)
+    assert capsys.readouterr().out == ""
+    show.many(model, pairs, None)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["lesion_id"] for row in rows] == ["A", "B", "C"]
+
+
+def test_many(model, pairs, capsys, tmp_path):
+    show.many(model, pairs, None)
+    said = capsys.readouterr().out
+    assert all(f" {mode} " in said for mode in ("pair", "dermoscopic"))
+    assert "3 lesions classified" in said
+    show.many(model, pairs, tmp_path / "a.jsonl")
+    said = capsys.readouterr().out
+    assert "a.jsonl" in said
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
+    referred = sum(json.loads(line)["decision"]["refer"] for line in (tmp_path / "a.jsonl").read_text().splitlines())
+    assert f"{referred} at or above the threshold for melanoma" in said
+
+
+def test_many_with_a_corrupt_image_ends_in_an_error_after_the_answers(model, pairs, capsys):
+    (pairs / "B_dermoscopic.png").write_bytes(b"broken")
+    with pytest.raises(EdgeskinError, match="1 of 3 lesions could not be classified: got 'B: ") as caught:
+        show.many(model, pairs, None)
+    assert len(caught.value.details) == 1
+    assert "2 lesions classified" in capsys.readouterr().out
+
+
+def test_flips_name_their_direction():
+    flips = Flips(flipped=2, of=100, share=0.02, low=0.0055, high=0.07, to_target=1, from_target=1, lesions=("a", "b"))
+    assert show._flips(flips) == "2 of 100, 2.00% (0.55% to 7.00%); to target 1, from target 1"
+
+
+def test_devices(capsys):
+    found = [catalog.device(name) for name in catalog.device_names()]
+    show.devices(found)
+    said = capsys.readouterr().out
+    assert "not measurements" in said
+    assert all(device.name in said for device in found)
+
+
+def test_doctor(capsys):
+    checks = [
+        SimpleNamespace(name="engine", status="ok", found="1.22", enables="", fix=""),
+        SimpleNamespace(name="trainer", status="absent", found="-", enables="train", fix="pip install x"),
+    ]
+    show.doctor(checks)
+    said = capsys.readouterr().out
+    assert "trainer: absent; enables: train; fix: pip install x" in said
+    assert "engine: ok" not in said
