@@ -97,6 +97,6 @@ def _symmetric(ranges: Any) -> Any:
         low, high = (float(np.min(v)) if i == 0 else float(np.max(v)) for i, v in enumerate(ranges[name].range_value))
         if low < 0:
             high = max(-low, high)
-            low = -high
+            low = -high * 128 / 127  # 127 steps up, 128 down: the zero point is exactly 128
         data[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
     return TensorsData(ranges.calibration_method, data)
