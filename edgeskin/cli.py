@@ -62,10 +62,11 @@ def train(
     weights: Annotated[str, typer.Option(help="First weights: a .safetensors or .pth file, or `scratch`.")] = "",
     schema: SchemaName = "",
     border_px: Border = 0,
-    epochs: Annotated[int | None, typer.Option(help="Times every pair is seen (18).", min=1)] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels (192).", min=32)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times every pair is seen (8).", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the network's frames in pixels (224).", min=32)] = None,
+    train_size: Annotated[int | None, typer.Option(help="Side of the training crops at the end (192).", min=32)] = None,
     start_size: Annotated[
-        int | None, typer.Option(help="Side in the first epochs; grows to --size (128).", min=32)
+        int | None, typer.Option(help="Side of the training crops in the first epochs (128).", min=32)
     ] = None,
     batch_pairs: Annotated[int | None, typer.Option(help="Pairs in a step (32).", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate of AdamW (0.001).", min=0)] = None,
@@ -75,9 +76,9 @@ def train(
     modality_dropout: Annotated[
         float | None, typer.Option(help="Share trained without clinical image (0.15).", min=0)
     ] = None,
-    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.05).", min=0)] = None,
-    control: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.09).", min=0)] = None,
-    test: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.12).", min=0)] = None,
+    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.04).", min=0)] = None,
+    control: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.06).", min=0)] = None,
+    test: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.09).", min=0)] = None,
     seed: Seed = 0,
     threads: Threads = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that augment images (1).", min=0)] = None,
@@ -89,7 +90,14 @@ def train(
     from edgeskin import chain
     from edgeskin.spec import train as spec
 
-    given = dict(epochs=epochs, size=size, start_size=start_size, batch_pairs=batch_pairs, learning_rate=learning_rate)
+    given = dict(
+        epochs=epochs,
+        size=size,
+        train_size=train_size,
+        start_size=start_size,
+        batch_pairs=batch_pairs,
+        learning_rate=learning_rate,
+    )
     given |= dict(clinical_weight=clinical_weight, modality_dropout=modality_dropout, workers=workers, devices=devices)
     shares = _given(dict(calibration=calibration, control=control, test=test, seed=seed))
     plan = spec.TrainSpec.parse(

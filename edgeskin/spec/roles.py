@@ -14,9 +14,9 @@ class RoleSpec(Spec):
     """Fractions of the lesions for each role, and the seed of the draw. What is left trains."""
 
     seed: int = 0
-    calibration: float = Field(default=0.05, ge=0, lt=1)
-    control: float = Field(default=0.09, ge=0, lt=1)
-    test: float = Field(default=0.12, ge=0, lt=1)
+    calibration: float = Field(default=0.04, ge=0, lt=1)
+    control: float = Field(default=0.06, ge=0, lt=1)
+    test: float = Field(default=0.09, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _room(self) -> "RoleSpec":

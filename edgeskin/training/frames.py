@@ -61,17 +61,18 @@ def label_array(pairs: Sequence[Pair], schema: Schema) -> NDArray[np.int64]:
 
 
 def size_at(epoch: int, spec: TrainSpec) -> int:
-    """Side of the training frames in an epoch: grows from start_size to size over the first 60 % of the epochs.
+    """Side of the training frames in an epoch: grows from start_size to train_size over the first 60 % of the epochs.
 
-    >>> spec = TrainSpec(epochs=10, size=192, start_size=128)
+    >>> spec = TrainSpec(epochs=10, size=224, train_size=192, start_size=128)
     >>> [size_at(epoch, spec) for epoch in range(10)]
     [128, 128, 160, 160, 160, 192, 192, 192, 192, 192]
     """
     share = min(1.0, epoch / max(1.0, 0.6 * spec.epochs))
-    if spec.start_size >= spec.size or share == 1.0:
-        return spec.size
-    grown = spec.start_size + share * (spec.size - spec.start_size)
-    return min(spec.size, round(grown / 32) * 32)
+    final = min(spec.train_size, spec.size)
+    if spec.start_size >= final or share == 1.0:
+        return final
+    grown = spec.start_size + share * (final - spec.start_size)
+    return min(final, round(grown / 32) * 32)
 
 
 class TrainingPairs(Dataset[tuple[Tensor, bool, Tensor]]):
@@ -99,7 +100,7 @@ class TrainingPairs(Dataset[tuple[Tensor, bool, Tensor]]):
 
     def _augment(self, pair: Tensor, size: int) -> Tensor:
         """Same crop, flip and turn for both images of a pair; colours vary image by image, as cameras do."""
-        crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True)
+        crop = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True)
         pair = crop(pair)
         if torch.rand(()) < 0.5:
             pair = pair.flip(-1)

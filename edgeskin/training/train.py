@@ -101,7 +101,7 @@ def _fit(
     network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
     if not all(takes(network, size) for size in sorted({size_at(epoch, train) for epoch in range(train.epochs)})):
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
-        train = train.model_copy(update={"start_size": train.size})
+        train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
     stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
     cache = folder / "frames"
