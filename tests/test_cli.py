@@ -24,7 +24,6 @@ from edgeskin.spec.train import TrainSpec
 
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("nncf", reason="needs the extra export")
-pytestmark = pytest.mark.xdist_group("chain")  # one worker trains and exports, not each
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKBONE = "test_efficientnet"
