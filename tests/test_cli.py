@@ -27,7 +27,20 @@ pytest.importorskip("nncf", reason="needs the extra export")
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKBONE = "test_efficientnet"
-TRAIN = ["--epochs", "2", "--size", "64", "--start-size", "64", "--batch-pairs", "16", "--workers", "0"]
+TRAIN = [
+    "--calibration",
+    "0.1",
+    "--epochs",
+    "2",
+    "--size",
+    "64",
+    "--start-size",
+    "64",
+    "--batch-pairs",
+    "16",
+    "--workers",
+    "0",
+]
 SUITE = """
 name = "tiny"
 min_warmup = 4

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeskin.files import write_atomic
+from edgeskin.quantize.bias import correct_biases
 from edgeskin.quantize.calibration import Frames
 from edgeskin.quantize.nodes import same_origin
 from edgeskin.quantize.quiet import quiet
@@ -46,6 +47,8 @@ def quantize_qdq(
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
+        if recipe.bias_correction:
+            correct_biases(prepared, quantizer.model.model, frames)
         write_atomic(out, quantizer.model.model.SerializeToString(deterministic=True))
     return out
 
