@@ -9,7 +9,7 @@ from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.train import DataSpec, NetworkSpec, TrainSpec
 
 TARGETS = ("openvino", "onnxruntime")
-_PAIRS, _PIXELS, _CALIBRATION = 800, 128, 40
+_PAIRS, _PIXELS, _CALIBRATION = 800, 128, 24
 _TRAIN = TrainSpec(
     epochs=14, size=112, train_size=96, start_size=96, batch_pairs=32, learning_rate=1.5e-3, modality_dropout=0.25
 )
