@@ -83,7 +83,7 @@ def main() -> None:
     medians = {name: round(statistics.median(values), 4) for name, values in spent.items()}
     result = {
         "what": f"one training step, EfficientNet-Lite0 pair network, {given.images} images of {given.size} px",
-        "command": "python benchmarks/training_allocator.py",
+        "command": " ".join(["python benchmarks/training_allocator.py", *sys.argv[1:]]),
         "median_step_s": medians,
         "every_step_s": {name: [round(v, 4) for v in values] for name, values in spent.items()},
         "ratio_to_default": {name: round(value / medians["default"], 3) for name, value in medians.items()},

@@ -1,7 +1,7 @@
 """Keep glibc from giving large tensors back to the system at every training step.
 
-By default each large tensor is mapped and unmapped on its own, and page faults dominate a training step on the CPU:
-4-8 times slower on the machine we measured (benchmarks/training_allocator.py).
+By default each large tensor is mapped and unmapped on its own, and page faults slow a training step on the CPU:
+by what factor depends on the machine (benchmarks/training_allocator.py; its result is beside it).
 """
 
 import ctypes

@@ -70,7 +70,7 @@ def _fit(
     pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path
 ) -> Checkpoint:
     if train.allocator and train.accelerator != "gpu" and not keep_memory():
-        out.note("this C library has no mallopt: training on the CPU may be several times slower")
+        out.note("this C library has no mallopt: training on the CPU may be slower")
     _quiet()
     import lightning
     import torch
