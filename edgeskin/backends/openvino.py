@@ -1,6 +1,11 @@
 """OpenVINO on the CPU: IR files (.xml + .bin)."""
 
+import ctypes
+import functools
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +48,7 @@ def build(model: Path, out: Path, recipe: Recipe, stem: str | None = None) -> tu
     if reason := unsupported(recipe):
         raise EdgeskinError(f"cannot build for {NAME}", got=reason)
     try:
-        graph = openvino.Core().read_model(model) if model.suffix == ".xml" else openvino.convert_model(model)
+        graph = core().read_model(model) if model.suffix == ".xml" else openvino.convert_model(model)
     except Exception as error:
         if isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino."):
             raise broken(model, error) from error
@@ -83,7 +88,7 @@ def open(path: Path, *, threads: int = 0, cache: Path | None = None, precision_h
         cache: folder for compiled blobs, which shortens the next start; None: no cache.
         precision_hint: for what is not INT8: "f32", "bf16", or "default" for the engine's own choice.
     """
-    openvino = _package()
+    engine = core()
     require_file(path, (".xml", ".onnx"))
     if precision_hint not in HINTS:
         raise EdgeskinError("unknown precision hint", got=precision_hint, possible=HINTS)
@@ -94,8 +99,7 @@ def open(path: Path, *, threads: int = 0, cache: Path | None = None, precision_h
     if cache is not None:
         config["CACHE_DIR"] = str(cache)
     try:
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(path), "CPU", config)
+        compiled = engine.compile_model(engine.read_model(path), "CPU", config)
     except RuntimeError as error:
         raise broken(path, error) from error
     return _OpenVino(path, compiled, count)
@@ -130,6 +134,35 @@ class _OpenVino(Session):
                 word = _WORDS.get(raw, raw)
                 counts[word] = counts.get(word, 0) + 1
         return counts
+
+
+@functools.cache
+def core() -> Any:
+    """The process's only openvino.Core, which lives as long as the process.
+
+    Its CPU plugin gives the thread a stack of its own for signal handlers, and takes it away when the core goes. Of two
+    cores of which the older goes first, the younger then brings back the stack that is gone already, and the next
+    signal, that a child has ended for one, kills the process.
+    """
+    return _package().Core()
+
+
+class _Stack(ctypes.Structure):  # stack_t of Linux
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """After work with cores that are not ours (NNCF makes several), this thread handles signals where it did before."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def _port(port: Any) -> Port:

@@ -70,7 +70,7 @@ def _nncf(
 ) -> Path:
     from edgeskin.backends import openvino as target
 
-    with quiet():
+    with quiet(), target.signal_stack_kept():
         import nncf
         import openvino
         from nncf.quantization.advanced_parameters import (

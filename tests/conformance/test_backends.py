@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -254,3 +255,39 @@ assert "int8" in backend.open(Path({str(tmp_path / "b")!r}) / name).executed_pre
     assert all(line.startswith("calibrating: ") for line in shown), done.stderr
     assert shown[-1].startswith("calibrating: 8/8")
     assert list((tmp_path / "cwd").iterdir()) == []
+
+
+_SIGNALS = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+import numpy as np
+from edgeskin import backends, catalog
+from edgeskin.quantize.ptq import quantize
+
+name, model, onnx, out = sys.argv[1:]
+faulthandler.enable()
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+backend = backends.get(name)
+older, younger = backend.open(Path(model)), backend.open(Path(model))
+del older
+del younger
+os.kill(os.getpid(), signal.SIGUSR1)
+rng = np.random.default_rng(0)
+recipe = catalog.recipe(f"{name}-int8").model_copy(update={"calibration_pairs": 2})
+quantize(Path(onnx), list(rng.integers(0, 256, (2, 2, 32, 32, 3), np.uint8)), recipe, Path(out))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(len(heard))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signals")
+def test_signals_are_handled_after_sessions_and_quantisation(target, built, onnx_models, tmp_path):
+    """Engines may move the thread's stack for signals; what they leave behind must still be a stack."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALS, target, str(built["fp32", 2]), str(onnx_models[2]), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
