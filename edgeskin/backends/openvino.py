@@ -88,7 +88,7 @@ def open(path: Path, *, threads: int = 0, cache: Path | None = None, precision_h
         cache: folder for compiled blobs, which shortens the next start; None: no cache.
         precision_hint: for what is not INT8: "f32", "bf16", or "default" for the engine's own choice.
     """
-    engine = core()
+    _package()
     require_file(path, (".xml", ".onnx"))
     if precision_hint not in HINTS:
         raise EdgeskinError("unknown precision hint", got=precision_hint, possible=HINTS)
@@ -99,7 +99,7 @@ def open(path: Path, *, threads: int = 0, cache: Path | None = None, precision_h
     if cache is not None:
         config["CACHE_DIR"] = str(cache)
     try:
-        compiled = engine.compile_model(engine.read_model(path), "CPU", config)
+        compiled = core().compile_model(core().read_model(path), "CPU", config)
     except RuntimeError as error:
         raise broken(path, error) from error
     return _OpenVino(path, compiled, count)
