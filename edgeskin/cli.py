@@ -68,7 +68,7 @@ def train(
     start_size: Annotated[
         int | None, typer.Option(help="Side of the training crops in the first epochs (128).", min=32)
     ] = None,
-    batch_pairs: Annotated[int | None, typer.Option(help="Pairs in a step (32).", min=1)] = None,
+    batch_pairs: Annotated[int | None, typer.Option(help="Pairs in a step (32).", min=2)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate of AdamW (0.001).", min=0)] = None,
     clinical_weight: Annotated[
         float | None, typer.Option(help="a of the biased loss, 0..1 (0.5).", min=0, max=1)

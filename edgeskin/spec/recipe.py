@@ -22,8 +22,8 @@ class Recipe(Spec):
     calibration_pairs: int = Field(default=0, ge=0)
     preset: Literal["performance", "mixed"] = "performance"  # nncf: symmetric, or asymmetric activations
     calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"  # qdq
-    bias_correction: bool = False  # nncf fast bias correction
-    smooth_quant: bool = False  # for Transformers: moves outliers from activations into weights
+    bias_correction: bool = False  # mends the mean error of each layer's output
+    smooth_quant: bool = False  # nncf, for Transformers: moves outliers from activations into weights
     keep_fp32: tuple[str, ...] = ()  # regular expressions of node names that stay in floating point
     inference_precision: Literal["f32", "bf16", "default"] = "f32"  # for what is not INT8 (OpenVINO)
 
@@ -35,4 +35,8 @@ class Recipe(Spec):
             raise ValueError("quantizer 'nncf' is for target openvino")
         if self.precision == "int8" and self.calibration_pairs < 1:
             raise ValueError("precision int8 needs calibration_pairs >= 1")
+        if self.quantizer != "qdq" and self.calibrator != "minmax":
+            raise ValueError("calibrator is a choice of quantizer 'qdq'; nncf takes minmax")
+        if self.quantizer != "nncf" and (self.preset != "performance" or self.smooth_quant):
+            raise ValueError("preset and smooth_quant are choices of quantizer 'nncf'")
         return self

@@ -35,7 +35,7 @@ class TrainSpec(Spec):
     """Optimisation. Defaults are what measured best on MILK10k within a CPU budget."""
 
     epochs: int = Field(default=8, ge=1)
-    batch_pairs: int = Field(default=32, ge=1)
+    batch_pairs: int = Field(default=32, ge=2)  # batch norm needs more than one
     size: int = Field(default=224, ge=32)  # side of the network's frames
     # Random crops enlarge what they show, so a network sees lesions at their size in use when it trains on smaller
     # frames than it works on (Touvron et al., arXiv 1906.06423); smaller frames also train faster.

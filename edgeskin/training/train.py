@@ -135,14 +135,15 @@ def _fit(
         batch_size=train.batch_pairs,
     )
     resumable = Resumable(folder)
+    accelerator = train.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     trainer = lightning.Trainer(
         max_epochs=train.epochs,
-        accelerator=train.accelerator
-        if train.accelerator != "auto"
-        else ("gpu" if torch.cuda.is_available() else "cpu"),
+        accelerator=accelerator,
         devices=train.devices,
         strategy="ddp_find_unused_parameters_true" if train.devices > 1 else "auto",
-        precision="16-mixed" if train.accelerator == "gpu" else "32-true",
+        precision="16-mixed" if accelerator == "gpu" else "32-true",
         logger=[CSVLogger(folder, name="logs", version="csv"), TensorBoardLogger(folder, name="logs", version="tb")],
         callbacks=[ShowProgress(train.epochs, batches), resumable, *averaging(train.ema_decay, batches * train.epochs)],
         enable_progress_bar=False,

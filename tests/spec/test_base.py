@@ -87,6 +87,21 @@ def test_whatever_comes_in_is_a_record_or_our_error(data):
         ({"precision": "fp32", "quantizer": "qdq"}, "fp32 needs quantizer 'none'"),
         ({"precision": "int8", "quantizer": "nncf", "calibration_pairs": 9}, "'nncf' is for target openvino"),
         ({"precision": "int8", "quantizer": "qdq"}, "needs calibration_pairs"),
+        (
+            {
+                "precision": "int8",
+                "quantizer": "nncf",
+                "target": "openvino",
+                "calibration_pairs": 9,
+                "calibrator": "entropy",
+            },
+            "'qdq'; nncf takes minmax",
+        ),
+        (
+            {"precision": "int8", "quantizer": "qdq", "calibration_pairs": 9, "smooth_quant": True},
+            "of quantizer 'nncf'",
+        ),
+        ({"precision": "int8", "quantizer": "qdq", "calibration_pairs": 9, "preset": "mixed"}, "of quantizer 'nncf'"),
         ({"precision": "int4"}, "precision"),
         ({"precision": "fp32", "target": "onnx"}, "target"),
         ({"precision": "fp32", "opset": 9}, "opset"),
