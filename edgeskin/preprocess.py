@@ -1,5 +1,6 @@
 """Photograph -> frame: the one host-side preparation that training, calibration, verification and runtime share."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.preprocess import Preprocess
@@ -17,7 +18,7 @@ Frame: TypeAlias = NDArray[np.uint8]
 
 
 def read_photo(photo: Photo) -> Image.Image:
-    """A decoded RGB image from a path, a PIL image or a uint8 array [H, W, 3] (RGB).
+    """A decoded RGB image from a path, a PIL image or a uint8 array [H, W, 3] (RGB), upright as its EXIF data says.
 
     Raises:
         EdgeskinError: no such file, not an image, truncated, or an array of another shape or dtype.
@@ -26,7 +27,7 @@ def read_photo(photo: Photo) -> Image.Image:
         with _decoding("an image in memory"):
             photo.load()  # it may have been opened and not read yet
             _check_depth(photo, "an image in memory")
-            return photo if photo.mode == "RGB" else photo.convert("RGB")
+            return _upright(photo if photo.mode == "RGB" else photo.convert("RGB"))
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8:
             raise EdgeskinError(
@@ -40,7 +41,7 @@ def read_photo(photo: Photo) -> Image.Image:
     path = Path(photo)
     with _decoding(path), Image.open(path) as image:
         _check_depth(image, path)
-        return image.convert("RGB")
+        return _upright(image.convert("RGB"))
 
 
 @contextmanager
@@ -54,6 +55,15 @@ def _decoding(source: object) -> Iterator[None]:
         raise EdgeskinError(
             "unreadable image", got=f"{source} ({error})", fix="replace or re-encode the file"
         ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as it was seen: cameras and phones may store it lying and say so in EXIF."""
+    try:
+        lying = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if lying else image
+    except (SyntaxError, ValueError, TypeError, KeyError, OverflowError, struct.error):
+        return image  # damaged metadata of a sound picture
 
 
 def _check_depth(image: Image.Image, source: object) -> None:
