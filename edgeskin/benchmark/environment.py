@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from edgeskin import __version__
 from edgeskin.benchmark.sensors import ROOT, read_text
-from edgeskin.spec.bench import Environment
+from edgeskin.spec.machine import Environment
 
 PACKAGES = ("openvino", "onnxruntime", "numpy", "pillow", "torch")
 # x86-64 and aarch64 features that decide which INT8 and FP32 kernels an engine takes

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeskin.spec.bench import Sensors
+from edgeskin.spec.machine import Sensors
 
 ROOT = Path("/")
 

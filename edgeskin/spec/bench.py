@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from edgeskin.spec.base import Spec
+from edgeskin.spec.machine import Environment, Sensors
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.suite import Suite
@@ -18,40 +19,6 @@ class Validity(Spec):
 
     valid: bool
     reasons: tuple[str, ...] = ()
-
-
-class Environment(Spec):
-    """What the figures were measured on. A field that could not be read is null and named in `absent`."""
-
-    cpu_model: str | None
-    board: str | None
-    cpu_features: tuple[str, ...]  # of those that matter to INT8 and FP32 inference
-    arch: str
-    cores_online: int | None
-    cores_usable: int
-    cpu_quota_cores: float | None  # of the control group
-    governor: str | None
-    memory_bytes: int | None
-    memory_limit_bytes: int | None  # of the control group
-    os: str | None
-    kernel: str
-    python: str
-    versions: dict[str, str | None]
-    threads: int
-    backend: dict[str, JsonValue]  # what the classifier says of itself
-    git_revision: str | None
-    measured: str  # ISO 8601, UTC
-    absent: dict[str, str]  # field -> why it is null
-
-
-class Sensors(Spec):
-    """One reading of the machine. What is not there is named in `absent` with its reason."""
-
-    peak_rss_bytes: int | None
-    cpu_mhz: tuple[float, ...]  # a core each
-    thermal_c: dict[str, float]  # zone -> degrees Celsius
-    load_1min: float | None
-    absent: dict[str, str]
 
 
 class Bound(Spec):
