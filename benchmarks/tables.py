@@ -57,10 +57,10 @@ def read(folder: Path, prefix: str) -> list[Measured]:
         if kind == "edgeskin-verify/1":
             verify = VerifyResult.parse(data, str(path))
             checks[verify.bundle_sha256] = verify
-        elif kind == "edgeskin-bench/1":
+        elif kind == "edgeskin-bench/2":
             bench = BenchResult.parse(data, str(path))
             speeds[bench.bundle_sha256] = bench
-        if kind in ("edgeskin-verify/1", "edgeskin-bench/1") and data.get("phantom"):
+        if kind in ("edgeskin-verify/1", "edgeskin-bench/2") and data.get("phantom"):
             raise EdgeskinError("a result on drawn images among those on real lesions", got=str(path), fix="remove it")
     found = []
     for sha in checks.keys() | speeds.keys():

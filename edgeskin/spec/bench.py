@@ -1,14 +1,14 @@
-"""Result of a benchmark (`edgeskin-bench/1`): latencies with their conditions, and whether they count."""
+"""Result of a benchmark (`edgeskin-bench/2`): latencies with their conditions, and whether they count."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from edgeskin.spec.base import Spec
-from edgeskin.spec.machine import Environment, Sensors
+from edgeskin.spec.machine import Energy, Environment, Sensors
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import VerifyResult
-from edgeskin.spec.suite import Suite
+from edgeskin.spec.suite import Scenario, Suite
 
 Graphs = Literal["core", "reference"]
 Route = Literal["network", "decision"]
@@ -90,18 +90,52 @@ class SameOutputs(Spec):
     same: bool
 
 
+class Series(Spec):
+    """Latencies over time, thinned to some hundred points: start of each query since the lane's first, and its time."""
+
+    at_s: tuple[float, ...]
+    core_ms: tuple[float, ...]
+    reference_ms: tuple[float, ...] = ()
+
+
+class Stream(Spec):
+    """A camera that does not wait: what became of its frames. Ages run from a frame's exposure to its answer."""
+
+    fps: float
+    offered: int
+    answered: int
+    dropped: int
+    age_p50_ms: float
+    age_p99_ms: float
+    age_max_ms: float
+
+
+class Throughput(Spec):
+    """Examinations a second with `in_flight` of them at once."""
+
+    in_flight: int
+    per_second: float
+    p50_ms: float
+
+
 class Lane(Spec):
     """One way through the bundle, its INT8 graph and its FP32 reference asked in turn with the same input.
 
     `route` "network": prepared frames in, logits out. "decision": camera frames in, decision out.
     """
 
+    scenario: Scenario = "single"
     mode: Mode
     route: Route
     core: Latency
     reference: Latency | None  # null: the bundle carries no reference
     ratio: Ratio | None
     parts_ms: dict[str, dict[str, float]]  # graphs -> part of the route -> median
+    series: Series | None = None
+    gap_s: float | None = None  # sparse: idle time before each query
+    stream: Stream | None = None
+    offline: tuple[Throughput, ...] = ()
+    energy: Energy | None = None
     same_outputs: SameOutputs | None
     seconds: float
     validity: Validity
@@ -122,7 +156,7 @@ class ColdStart(Spec):
 class BenchResult(Spec):
     """One run of a suite over one bundle."""
 
-    format: Literal["edgeskin-bench/1"] = "edgeskin-bench/1"
+    format: Literal["edgeskin-bench/2"] = "edgeskin-bench/2"
     bundle: str
     bundle_sha256: str
     target: str
@@ -145,6 +179,7 @@ class BenchResult(Spec):
     partial: bool  # the run was interrupted; what is here was measured
     validity: Validity
 
-    def lane(self, mode: Mode, route: Route) -> Lane | None:
-        """The lane of that mode and route, if it was measured."""
-        return next((lane for lane in self.lanes if lane.mode == mode and lane.route == route), None)
+    def lane(self, mode: Mode, route: Route, scenario: Scenario = "single") -> Lane | None:
+        """The lane of that mode, route and scenario, if it was measured."""
+        wanted = (mode, route, scenario)
+        return next((lane for lane in self.lanes if (lane.mode, lane.route, lane.scenario) == wanted), None)

@@ -37,3 +37,15 @@ class Sensors(Spec):
     thermal_c: dict[str, float]  # zone -> degrees Celsius
     load_1min: float | None
     absent: dict[str, str]
+
+
+class Energy(Spec):
+    """Energy of a stretch of work, read from the machine's own sensors; never estimated."""
+
+    source: str  # "rapl", "ina3221", "ina238"
+    seconds: float
+    joules: float  # of the rail or domain that feeds everything the source sees
+    idle_w: float | None  # power at rest, measured before the work
+    per_examination_mj: float | None  # less what idling for as long would have taken
+    rails_j: dict[str, float]
+    absent: dict[str, str] = {}

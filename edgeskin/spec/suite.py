@@ -7,6 +7,9 @@ from pydantic import Field
 from edgeskin.spec.base import Spec
 
 
+Scenario = Literal["single", "sparse", "stream", "offline"]
+
+
 class Suite(Spec):
     """One run of the benchmark: warm-up until the latency is stationary, then timed queries."""
 
