@@ -72,14 +72,13 @@ def _nncf(
 
     with quiet(), target.signal_stack_kept():
         import nncf
-        import openvino
         from nncf.quantization.advanced_parameters import (
             AdvancedQuantizationParameters,
             AdvancedSmoothQuantParameters,
         )
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-        ir = openvino.convert_model(model)
+        ir = target.convert_model(model)
         names = [op.get_friendly_name() for op in ir.get_ops() if op.get_type_name() != "Constant"]
         ignored = sorted(name for name in names if same_origin(name, keep))
         seen: set[int] = set()
