@@ -25,6 +25,7 @@ from edgeskin.spec.manifest import (
     Manifest,
     Mode,
     Provenance,
+    Tuning,
 )
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.train import Checkpoint, Fusion, Thresholds
@@ -33,6 +34,7 @@ __all__ = [
     "Bundle",
     "Draft",
     "Golden",
+    "add_tuning",
     "inspect",
     "manifest_json_schema",
     "open_bundle",
@@ -118,9 +120,33 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
             },
             f"the manifest of {out}",
         )
-        text = pretty_json(manifest.to_json())
-        (stage / MANIFEST).write_text(text, encoding="utf-8")
-        (stage / SEAL).write_text(f"{sha256_bytes(text.encode())}  {MANIFEST}\n", encoding="utf-8")
+        _seal(stage, manifest)
+        return open_bundle(stage).manifest
+
+
+def _seal(stage: Path, manifest: Manifest) -> None:
+    text = pretty_json(manifest.to_json())
+    (stage / MANIFEST).write_text(text, encoding="utf-8")
+    (stage / SEAL).write_text(f"{sha256_bytes(text.encode())}  {MANIFEST}\n", encoding="utf-8")
+
+
+def add_tuning(path: Path, tuning: Tuning) -> Manifest:
+    """Seal a bundle anew with a tuning, which takes the place of an older one of the same processor.
+
+    Raises:
+        EdgeskinError: the bundle does not verify, is a .zip, or the disk refuses.
+    """
+    bundle = open_bundle(path)
+    if not path.is_dir():
+        raise EdgeskinError("a packed bundle cannot be changed", got=str(path), fix="unpack it, or tune before packing")
+    kept = [old for old in bundle.manifest.tuning if (old.processor, old.cores) != (tuning.processor, tuning.cores)]
+    manifest = bundle.manifest.model_copy(update={"tuning": (*kept, tuning)})
+    with staged_dir(Path(os.path.abspath(path))) as stage:  # noqa: PTH100 - keeps a final link
+        for name in manifest.files:
+            if bundle.path(name).is_file():  # a lean bundle lacks its reference
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.path(name), stage / name)
+        _seal(stage, manifest)
         return open_bundle(stage).manifest
 
 
@@ -182,6 +208,7 @@ def inspect(bundle: Bundle) -> dict[str, Any]:
         "size_bytes": {**groups, "here": sum(f.stat().st_size for f in bundle.root.rglob("*") if f.is_file())},
         **{key: plain[key] for key in ("preprocess", "thresholds", "fusion", "roles", "recipe", "data", "graphs")},
         "golden": [case.name for case in manifest.golden],
+        "tuning": plain["tuning"],
         "provenance": plain["provenance"],
         "files": plain["files"],
     }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import backends, catalog, decide, out, provenance
-from edgeskin.bundle import Bundle, Draft, Golden, open_bundle, write_bundle
+from edgeskin.bundle import Bundle, Draft, Golden, add_tuning, open_bundle, write_bundle
 from edgeskin.data import registry
 from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles, assign, role_hash
@@ -60,8 +60,9 @@ def export(
     device: str = "",
     root: str = "",
     calibration_pairs: int = 0,
+    tuned: bool = True,
 ) -> Manifest:
-    """Checkpoint -> FP32 ONNX -> INT8 -> bundle. A bundle that is already what is asked for is left alone.
+    """Checkpoint -> FP32 ONNX -> INT8 -> bundle, tuned to this processor. One that is there already is left alone.
 
     Args:
         recipe: name or path; "" = `<target>-int8`.
@@ -100,9 +101,24 @@ def export(
     try:
         with os_errors(work):
             draft = _build(record, graphs, plan, pairset, usable, work, identity, bundle.name)
-            return write_bundle(bundle, draft)
+            manifest = write_bundle(bundle, draft)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    return tune(bundle) if tuned and provenance.processor() else manifest
+
+
+def tune(bundle: Path) -> Manifest:
+    """Measure how the bundle runs fastest on this processor, and seal it anew with the answer.
+
+    Raises:
+        EdgeskinError: the bundle is packed, its engine is absent, or the system does not name its processor.
+    """
+    from edgeskin.benchmark import tune as stage
+
+    opened = open_bundle(bundle)
+    with out.progress("tuning to this processor", stage.WARM_UP + stage.ROUNDS) as step:
+        found = stage.tune(opened, step)
+    return add_tuning(bundle, found)
 
 
 def _recipe(target: str, name: str, device: str, calibration_pairs: int) -> Recipe:
@@ -218,7 +234,8 @@ def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[G
     from edgeskin.data.phantom import cases
     from edgeskin.data.phantom_draw import draw
 
-    session = backends.get(plan.target).open(model, precision_hint=plan.inference_precision)
+    hint = "f32" if plan.inference_precision == "auto" else plan.inference_precision
+    session = backends.get(plan.target).open(model, precision_hint=hint)
     found: list[tuple[float, Golden]] = []
     for number, case in enumerate(out.track(cases(_GOLDEN_DRAWN, seed=7), f"golden cases {mode}")):
         views = draw(case.latent, max(160, record.preprocess.height))

@@ -122,6 +122,7 @@ def export(
     device: Annotated[str, typer.Option(help="Device profile that the bundle is for.")] = "",
     root: Annotated[str, typer.Option(help="Where the data lies now, if it was moved.")] = "",
     calibration_pairs: Annotated[int, typer.Option(help="Instead of the recipe's number.", min=0)] = 0,
+    tune: Annotated[bool, typer.Option(help="Also measure how it runs fastest on this processor.")] = True,
     json: Json = False,
 ) -> None:
     """Quantise a trained network to INT8 and put it into a bundle."""
@@ -129,10 +130,25 @@ def export(
     from edgeskin.bundle import inspect, open_bundle
 
     out.configure(json_output=json)
-    chain.export(run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs)
+    chain.export(
+        run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs, tuned=tune
+    )
     summary = inspect(open_bundle(bundle))
     out.result(summary)
     show.bundle(summary)
+
+
+@app.command()
+def tune(bundle: BundlePath, json: Json = False) -> None:
+    """Measure how a bundle runs fastest on this processor, and keep the answer in it. Verify it again afterwards."""
+    from edgeskin import chain, show
+    from edgeskin.bundle import inspect, open_bundle
+
+    out.configure(json_output=json)
+    chain.tune(bundle)
+    summary = inspect(open_bundle(bundle))
+    out.result(summary["tuning"])
+    show.tuning(summary["tuning"])
 
 
 @app.command()

@@ -30,6 +30,20 @@ def machine() -> str:
     return f"{platform.machine()} {platform.system()}"
 
 
+def processor(root: Path = Path("/")) -> str:
+    """The processor's own name, or that of the board; "" where the system tells neither."""
+    try:
+        text = (root / "proc" / "cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for key in ("model name", "Model", "Hardware"):
+        for line in text.splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return platform.processor()
+
+
 def git_revision() -> str:
     """Revision of the checkout this package runs from, "+" if changed; "" outside a checkout."""
     folder = Path(__file__).resolve().parent

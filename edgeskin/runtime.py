@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import backends, decide, preprocess
+from edgeskin import backends, decide, preprocess, provenance
 from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.preprocess import Frame, Photo
-from edgeskin.spec.manifest import IMAGES, Mode
+from edgeskin.spec.manifest import IMAGES, Manifest, Mode, Tuning
 
 Graphs = Literal["core", "reference"]
 Probabilities = dict[str, dict[str, float]]  # task -> class -> probability
@@ -77,7 +77,7 @@ def load(
     """Open a bundle (folder or .zip), after its hashes have been verified.
 
     Args:
-        threads: for inference; 0 leaves the choice to the engine.
+        threads: for inference; 0: as `edgeskin tune` measured for this processor, else every core in reach.
         target_check: ask now whether this machine can run the bundle's target, not at the first lesion.
         graphs: "core" is what the bundle is for; "reference" the same network in FP32.
         cache: folder where the engine may keep compiled models.
@@ -97,6 +97,12 @@ def load(
     return Classifier(bundle, threads=threads, graphs=graphs, cache=cache)
 
 
+def tuned(manifest: Manifest) -> Tuning | None:
+    """What was measured for this processor with as many cores, if anything was."""
+    here = (provenance.processor(), backends.usable_cores())
+    return next((found for found in manifest.tuning if (found.processor, found.cores) == here), None)
+
+
 class Classifier:
     """A bundle ready to classify. Graphs are compiled when first needed. One thread at a time may use it."""
 
@@ -104,7 +110,8 @@ class Classifier:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.graphs = graphs
-        self._threads = threads
+        self.tuning = None if threads else tuned(self.manifest)
+        self._threads = self.tuning.threads if self.tuning else threads
         self._cache = cache
         self._sessions: dict[Mode, backends.Session] = {}
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="edgeskin-prepare")
@@ -118,7 +125,7 @@ class Classifier:
                 self.bundle.path(graph.file),
                 threads=self._threads,
                 cache=self._cache,
-                precision_hint=manifest.recipe.inference_precision if self.graphs == "core" else "f32",
+                precision_hint=self._hint() if self.graphs == "core" else "f32",
             )
             found = (session.images, session.height, session.width, session.logits)
             wanted = (IMAGES[mode], manifest.preprocess.height, manifest.preprocess.width, manifest.task_schema.logits)
@@ -131,6 +138,13 @@ class Classifier:
                 )
             self._sessions[mode] = session
         return self._sessions[mode]
+
+    def _hint(self) -> str:
+        asked = self.manifest.recipe.inference_precision
+        if asked != "auto":
+            return asked
+        found = self.tuning or tuned(self.manifest)
+        return found.precision_hint if found else "f32"
 
     def prepare(self, photo: Photo) -> Frame:
         """A path, PIL image or uint8 array [H, W, 3] as the frame uint8 [height, width, 3] that the graph takes."""

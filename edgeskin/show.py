@@ -99,7 +99,22 @@ def bundle(summary: Mapping[str, Any]) -> None:
         ("sha256", summary["sha256"][:16]),
         ("use", summary["research_use"]),
     ]
+    rows += [
+        (f"tuned to {one['processor']}", f"{one['threads']} of {one['cores']} cores, {one['precision_hint']}")
+        for one in summary["tuning"]
+    ]
     out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows], words=True)
+
+
+def tuning(found: Sequence[Mapping[str, Any]]) -> None:
+    """What was measured for each processor, and what was chosen."""
+    for one in found:
+        out.table(
+            f"{one['processor']}, {one['cores']} cores, {one['engine']}",
+            ["one examination", "median in ms"],
+            [(name, f"{value:.3f}") for name, value in one["p50_ms"].items()],
+        )
+        out.line(f"chosen: {one['threads']} threads, {one['precision_hint']}")
 
 
 def verify(found: VerifyResult) -> None:

@@ -70,6 +70,21 @@ class Provenance(Spec):
     calibration_pairs: int = 0
 
 
+class Tuning(Spec):
+    """How the core graphs run fastest on one processor: measured there, one examination at a time.
+
+    There is one stream always: two would give each examination half of the threads, which `threads` tries as well.
+    """
+
+    processor: str = Field(min_length=1)
+    cores: int = Field(ge=1)  # usable ones when it was measured
+    engine: str  # and its version
+    threads: int = Field(ge=1)
+    precision_hint: Literal["f32", "bf16"]
+    p50_ms: dict[str, float]  # "2 threads, f32" -> median of the pair graph
+    measured: str
+
+
 class Manifest(Spec):
     """The contract between the workstation and the device."""
 
@@ -95,6 +110,7 @@ class Manifest(Spec):
     golden: tuple[GoldenCase, ...] = Field(min_length=1)
     files: dict[str, FileEntry]
     provenance: Provenance
+    tuning: tuple[Tuning, ...] = ()  # one a processor
 
     @model_validator(mode="after")
     def _complete(self) -> "Manifest":

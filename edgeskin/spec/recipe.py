@@ -25,7 +25,8 @@ class Recipe(Spec):
     bias_correction: bool = False  # mends the mean error of each layer's output
     smooth_quant: bool = False  # nncf, for Transformers: moves outliers from activations into weights
     keep_fp32: tuple[str, ...] = ()  # regular expressions of node names that stay in floating point
-    inference_precision: Literal["f32", "bf16", "default"] = "f32"  # for what is not INT8 (OpenVINO)
+    # For what is not INT8 (OpenVINO). "auto": f32, or bf16 on a processor where `edgeskin tune` measured it as faster.
+    inference_precision: Literal["f32", "bf16", "default", "auto"] = "f32"
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
