@@ -70,7 +70,7 @@ class LayerCounts(Spec):
 
 
 class LatencyEstimate(Spec):
-    """A bound that a board's published figures set to the network's latency. An estimate, never a measurement.
+    """What a board's published figures let the network's latency be. An estimate, never a measurement.
 
     Times are null where the profile lacks a figure; `reason` names it.
     """
@@ -87,12 +87,13 @@ class LatencyEstimate(Spec):
     bound: Literal["compute", "memory", "launch"] | None  # the largest of the three
     unverified: tuple[str, ...] = ()  # figures used that no public document has confirmed to us
     reason: str = ""
+    cores: int | None = None  # that an estimate of a CPU counts on
 
 
 class Beside(Spec):
-    """An estimate and what was measured. `reached`: estimate over measured median; 1 would be the bound itself."""
+    """An estimate and what was measured. `reached`: estimate over measured median, 1 where they are equal."""
 
     estimate: LatencyEstimate
     measured_p50_ms: float | None
     reached: float | None
-    reason: str = ""  # why nothing stands beside the estimate
+    reason: str = ""  # why nothing stands beside the estimate, or in what the two differ
