@@ -7,6 +7,7 @@ Clock = Callable[[], float]  # seconds since some moment
 
 DISAGREE = 0.01  # of the time passed, between any two clocks
 JUMP_S = 0.05  # between two looks; less may be this process waiting for a core in the middle of a look
+EVERY_S = 0.2  # from one look to the next: a look takes some ten microseconds
 _TRIES = 10
 
 
@@ -42,6 +43,7 @@ class Watch:
         self._clocks = dict(machine_clocks() if clocks is None else clocks)
         self._leader = next(iter(self._clocks))
         self._faults: list[str] = []
+        self._lead = self._clocks[self._leader]
         self._first = self._last = self._read()
 
     def _read(self) -> dict[str, float]:
@@ -49,12 +51,14 @@ class Watch:
         found: dict[str, float] = {}
         for _ in range(_TRIES):
             found = {name: clock() for name, clock in self._clocks.items()}
-            if abs(self._clocks[self._leader]() - found[self._leader]) < JUMP_S / 10:
+            if abs(self._lead() - found[self._leader]) < JUMP_S / 10:
                 break
         return found
 
-    def look(self) -> None:
-        """Compare each clock with itself and with the others since the last look."""
+    def look(self, *, at_once: bool = False) -> None:
+        """Compare each clock with itself and with the others since the last look, EVERY_S ago or `at_once`."""
+        if not at_once and 0 <= self._lead() - self._last[self._leader] < EVERY_S:
+            return
         now = self._read()
         spent = {name: now[name] - self._last[name] for name in now}
         for name, seconds in spent.items():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeskin.benchmark import sensors, statistics
 from edgeskin.benchmark.camera import Camera
 from edgeskin.benchmark.clocks import Watch
+from edgeskin.benchmark.energy import Meter
 from edgeskin.runtime import Classifier
 from edgeskin.spec import bench
 from edgeskin.spec.bench import Graphs, Lane, Ratio, Route, SameOutputs, Stream, Throughput, Warmup
@@ -20,6 +21,7 @@ from edgeskin.spec.suite import Scenario, Suite
 
 KEEP = 16  # outputs kept at random for the comparison with a plain run
 TOLERANCE = 1e-4  # of a logit or a probability, where the engine does not repeat bit by bit
+ENERGY_RING = 4  # different examinations while energy is measured
 WARMUP_NUMBERS = 1_000_000  # queries of the warm-up are numbered from here: none is asked again in the timed run
 
 Answer = tuple[float, NDArray[np.float64], dict[str, float]]  # milliseconds, outputs, parts of the route
@@ -45,6 +47,8 @@ class Setting:
     suite: Suite
     threads: int
     watch: Watch
+    meter: Meter = field(default_factory=Meter)
+    idle_w: float | None = None  # power at rest, measured before the work
 
     def ask(self, mode: Mode, route: Route, hold: int = 1) -> Ask:
         """A way of putting queries of that mode and route; it holds the frames of `hold` of them."""
@@ -57,6 +61,20 @@ class Setting:
     def clock_mhz(self) -> float | None:
         """The clock of the cores that work, now."""
         return statistics.working_clock(sensors.cpu_mhz()[0], self.threads)
+
+    def energy(self, mode: Mode, route: Route) -> Energy | None:
+        """Energy of the bundle's own graphs, asked back to back with frames that lie ready; None without a sensor."""
+        if not self.meter.source:
+            return None
+        core, ask, count = self.classifiers["core"], self.ask(mode, route, hold=ENERGY_RING), 0
+        for number in range(ENERGY_RING):
+            ask.draw(core, number)
+        until = time.monotonic() + min(10.0, max(2.0, self.suite.max_seconds / 20))
+        with self.meter.measure() as work:
+            while time.monotonic() < until:
+                ask(core, count % ENERGY_RING)
+                count += 1
+        return self.meter.record(work, examinations=count, idle_w=self.idle_w)[0]
 
 
 @dataclass

@@ -5,7 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeskin import out, runtime
-from edgeskin.benchmark import coldstart, environment, lanes, offline, sensors, single, sparse, statistics, stream
+from edgeskin.benchmark import (
+    coldstart,
+    energy,
+    environment,
+    lanes,
+    offline,
+    sensors,
+    single,
+    sparse,
+    statistics,
+    stream,
+)
 from edgeskin.benchmark.camera import Camera
 from edgeskin.benchmark.clocks import Watch
 from edgeskin.benchmark.single import LANES
@@ -45,10 +56,14 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
     classifiers: dict[Graphs, runtime.Classifier] = {"core": runtime.load(bundle, threads=threads)}
     if not bundle.lean:
         classifiers["reference"] = runtime.load(bundle, threads=threads, graphs="reference")
-    watch = Watch()
+    watch, meter = Watch(), energy.find()
+    idle_w = meter.idle_w()
     before, ticks_before = sensors.read(), sensors.ticks()
-    measured, partial = _lanes(bundle, classifiers, suite, threads, watch)
+    setting = lanes.Setting(classifiers, _scenes(bundle, suite), suite, threads, watch, meter, idle_w)
+    measured, partial = _lanes(bundle, setting)
     ticks_after, after = sensors.ticks(), sensors.read()
+    if not meter.source:
+        before = before.model_copy(update={"absent": {**before.absent, "energy": meter.reason}})
     others = sensors.others_share(ticks_before, ticks_after)
     reasons = [reason for lane in measured for reason in lane.validity.reasons]
     if partial:
@@ -57,7 +72,8 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
     if cold_partial:
         partial = True
         reasons.append(f"interrupted after {cold.runs if cold else 0} of {suite.cold_starts} cold starts")
-    watch.look()
+    reasons += [f"throttled: {what}" for what in sensors.throttled(before, after)]
+    watch.look(at_once=True)
     reasons += watch.reasons()
     loaded = [lane.clock_mhz for lane in measured if lane.clock_mhz]
     if loaded:  # a lane may fall a little, and the next again
@@ -121,16 +137,18 @@ def _cold(bundle_path: Path, suite: Suite, threads: int) -> tuple[ColdStart | No
     return found, found.partial
 
 
-def _lanes(
-    bundle: Bundle, classifiers: dict[Graphs, runtime.Classifier], suite: Suite, threads: int, watch: Watch
-) -> tuple[list[Lane], bool]:
-    """Measure the scenarios one after the other; whether Ctrl-C ended it."""
+def _scenes(bundle: Bundle, suite: Suite) -> dict[Route, Camera]:
+    """What the cameras of each route see."""
     spec = bundle.manifest.preprocess
-    scenes: dict[Route, Camera] = {
+    return {
         "network": Camera(2 * spec.height, 2 * spec.width),  # prepared before the clock starts: no need for more
         "decision": Camera(suite.frame_height, suite.frame_width),
     }
-    setting = lanes.Setting(classifiers, scenes, suite, threads, watch)
+
+
+def _lanes(bundle: Bundle, setting: lanes.Setting) -> tuple[list[Lane], bool]:
+    """Measure the scenarios one after the other; whether Ctrl-C ended it."""
+    suite = setting.suite
     found: list[lanes.Measured] = []
     partial = False
     for scenario in suite.scenarios:
@@ -150,9 +168,10 @@ def _lanes(
     plain: dict[int, runtime.Classifier] = {}  # threads -> classifier: another number may round otherwise
     records = []
     for one in found:
-        count = one.threads or threads
+        count = one.threads or setting.threads
         plain[count] = plain.get(count) or runtime.load(bundle, threads=count)
-        records.append(lanes.summarise(one, lanes.same_outputs(one, plain[count], scenes[one.route]), suite))
+        same = lanes.same_outputs(one, plain[count], setting.scenes[one.route])
+        records.append(lanes.summarise(one, same, suite))
     return records, partial
 
 

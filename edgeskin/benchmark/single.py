@@ -4,6 +4,7 @@ import time
 
 from edgeskin.benchmark.lanes import Measured, Series, Setting, Step, chosen_at_random, warm_up
 from edgeskin.spec.bench import Graphs, Route, Warmup
+from edgeskin.spec.machine import Energy
 from edgeskin.spec.manifest import Mode
 
 LANES: tuple[tuple[Mode, Route], ...] = (
@@ -29,6 +30,7 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
     chosen = chosen_at_random(suite.min_queries)
     warmup: dict[Graphs, Warmup] = {}
     clock = last_clock = None
+    energy: Energy | None = None
     number = 0
     interrupted = False
     try:
@@ -51,6 +53,7 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
             ended = time.monotonic()
             step(1 if number <= suite.min_queries else 0)
         last_clock = setting.clock_mhz()
+        energy = setting.energy(mode, route)
     except KeyboardInterrupt:
         interrupted = True
     if not series["core"].latencies_ms:
@@ -64,5 +67,6 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
         interrupted,
         min_queries=suite.min_queries,
         short_s=wanted_s - (ended - timed),
+        energy=energy,
         clock_mhz=(clock, last_clock) if clock and last_clock else None,
     )

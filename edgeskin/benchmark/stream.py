@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgeskin import metrics
 from edgeskin.benchmark.lanes import Answer, Measured, Series, Setting, Step, chosen_at_random, warm_up
 from edgeskin.spec.bench import Graphs, Route, Stream, Warmup
+from edgeskin.spec.machine import Energy
 from edgeskin.spec.manifest import Mode
 
 RING = 4  # different examinations, which the camera delivers over and over: drawing would take time from the network
@@ -84,6 +85,7 @@ def measure(
     series: dict[Graphs, Series] = {"core": Series()}
     answers: list[tuple[Answer, float]] = []
     warmup: dict[Graphs, Warmup] = {}
+    energy: Energy | None = None
     interrupted = False
 
     def answer(number: int) -> None:
@@ -96,7 +98,9 @@ def measure(
 
     try:
         warmup = warm_up(setting.core(), lambda one, number: ask(one, number % RING), setting.suite, begun + WARMUP_S)
-        run(spec.fps, count, answer, now, sleep, frames, between)
+        with setting.meter.measure() as work:
+            run(spec.fps, count, answer, now, sleep, frames, between)
+        energy = setting.meter.record(work, examinations=len(frames.answered), idle_w=setting.idle_w)[0]
     except KeyboardInterrupt:
         interrupted = True
     if not frames.answered:
@@ -126,4 +130,5 @@ def measure(
         scenario="stream",
         min_queries=MIN_ANSWERED,
         stream=kept,
+        energy=energy,
     )
