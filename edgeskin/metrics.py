@@ -67,6 +67,28 @@ def auc(positive: NDArray[np.bool_], score: Floats) -> float:
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
+def roc_curve(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Shares of the negatives and of the positives with `score >= t`, for every t where the curve turns.
+
+    From (0, 0) to (1, 1); points on a straight stretch are left out, so the trapezoids below it still sum to `auc`.
+    Both are empty where there is no positive, or no negative.
+
+    >>> false_positive, true_positive = roc_curve(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    >>> false_positive.tolist(), true_positive.tolist()
+    ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if positives == 0 or negatives == 0:
+        return np.empty(0), np.empty(0)
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # where each distinct score ends
+    hits = np.concatenate([[0], np.cumsum(positive[order])[last]])
+    alarms = np.concatenate([[0], np.cumsum(~positive[order])[last]])
+    up, right = np.diff(hits), np.diff(alarms)
+    turns = np.concatenate([[True], up[1:] * right[:-1] != up[:-1] * right[1:], [True]])
+    return alarms[turns] / negatives, hits[turns] / positives
+
+
 def sensitivity_specificity(positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> tuple[float, float]:
     """Sensitivity and specificity of a binary decision; NaN where there is no positive, or no negative.
 
@@ -90,21 +112,34 @@ def threshold_at_sensitivity(positive: NDArray[np.bool_], score: Floats, sensiti
     return float(ranked[max(0, math.ceil(sensitivity * len(ranked)) - 1)])
 
 
+def reliability_bins(probabilities: Floats, truth: Ints, bins: int = 15) -> tuple[Ints, Floats, Floats]:
+    """Entries, mean confidence of the top class and its accuracy in each of `bins` equal-width bins of confidence.
+
+    Bins as in Guo et al. 2017, the last one with its upper edge. Confidence and accuracy are NaN where a bin is empty.
+
+    >>> counts, confidence, correct = reliability_bins(np.array([[0.2, 0.8], [0.4, 0.6]]), np.array([1, 0]), bins=2)
+    >>> counts.tolist(), confidence.round(3).tolist(), correct.tolist()
+    ([0, 2], [nan, 0.7], [nan, 0.5])
+    """
+    top, hit = probabilities.max(1), probabilities.argmax(1) == truth
+    which = np.minimum((top * bins).astype(int), bins - 1)
+    counts = np.bincount(which, minlength=bins).astype(np.int64)
+    confidence, correct = np.full(bins, math.nan), np.full(bins, math.nan)
+    filled = counts > 0
+    confidence[filled] = np.bincount(which, top, minlength=bins)[filled] / counts[filled]
+    correct[filled] = np.bincount(which, hit, minlength=bins)[filled] / counts[filled]
+    return counts, confidence, correct
+
+
 def expected_calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> float:
     """ECE of the top class over equal-width bins of confidence (Guo et al. 2017).
 
     >>> expected_calibration_error(np.array([[0.2, 0.8], [0.4, 0.6]]), np.array([1, 0])).__round__(3)
     0.4
     """
-    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    error = 0.0
-    for index in range(bins):
-        inside = which == index
-        if inside.any():
-            gap = abs(float((predicted[inside] == truth[inside]).mean()) - float(confidence[inside].mean()))
-            error += gap * float(inside.mean())
-    return error
+    counts, confidence, correct = reliability_bins(probabilities, truth, bins)
+    filled = counts > 0
+    return float(np.sum(np.abs(correct - confidence)[filled] * counts[filled] / len(truth))) if len(truth) else 0.0
 
 
 def sqnr_db(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:

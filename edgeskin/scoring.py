@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from edgeskin import bootstrap as boot
 from edgeskin import decide, metrics
 from edgeskin.spec.manifest import Manifest, Mode
-from edgeskin.spec.result import Accuracy, Compared, Confusion, Estimate, Flips, Parity
+from edgeskin.spec.result import (
+    Accuracy,
+    Compared,
+    Confusion,
+    Curve,
+    Estimate,
+    Flips,
+    Parity,
+    Reliability,
+    ReliabilityBin,
+    Roc,
+)
 
 Logits = NDArray[np.float32]  # [lesions, images, K]
 Bools = NDArray[np.bool_]
@@ -74,6 +85,8 @@ def accuracy(
     answers = {name: decide.task_probabilities(x, schema, manifest.fusion, mode) for name, x in given.items()}
     weights = boot.draws(np.unique(list(groups), return_inverse=True)[1].astype(np.int64), repeats)
     tasks, target, confusions = {}, {}, {}
+    reliability: Reliability | None = None
+    roc: Roc | None = None
     for task in schema.tasks:
         known = labels[task.name] >= 0
         drawn, truth = weights[:, known], labels[task.name][known]
@@ -93,7 +106,45 @@ def accuracy(
             target = _binary(drawn, positive, score, limit, why)
             ece = partial(_ece, weights=drawn, truth=truth)
             target["ece"] = _compare(found, ece, why)
-    return Accuracy(lesions=len(core), threshold=limit, tasks=tasks, target=target, confusion=confusions)
+            reliability, roc = _reliability(found, truth), _roc(positive, score)
+    return Accuracy(
+        lesions=len(core),
+        threshold=limit,
+        tasks=tasks,
+        target=target,
+        confusion=confusions,
+        reliability=reliability,
+        roc=roc,
+    )
+
+
+def _reliability(given: Mapping[str, Floats], truth: NDArray[np.int64]) -> Reliability | None:
+    """Bins of both models; None without a labelled lesion."""
+    if not len(truth):
+        return None
+    bins = {}
+    for name, probabilities in given.items():
+        rows = zip(*metrics.reliability_bins(probabilities, truth), strict=True)
+        bins[name] = tuple(
+            ReliabilityBin(
+                lesions=int(count),
+                confidence=float(confidence) if count else None,
+                accuracy=float(correct) if count else None,
+            )
+            for count, confidence, correct in rows
+        )
+    return Reliability(fp32=bins.get("reference"), bundle=bins["core"])
+
+
+def _roc(positive: Bools, score: Mapping[str, Floats]) -> Roc | None:
+    """Curves of both models; None where one side of the target is empty."""
+    if positive.all() or not positive.any():
+        return None
+    curves = {}
+    for name, values in score.items():
+        false_positive, true_positive = metrics.roc_curve(positive, values)
+        curves[name] = Curve(false_positive=tuple(false_positive.tolist()), true_positive=tuple(true_positive.tolist()))
+    return Roc(fp32=curves.get("reference"), bundle=curves["core"])
 
 
 def _ece(probabilities: Floats, *, weights: Floats, truth: NDArray[np.int64]) -> Floats:

@@ -47,6 +47,42 @@ def test_auc_equals_scikit_learn_ties_included(positive: NDArray[np.bool_], scor
         assert found == pytest.approx(sk.roc_auc_score(positive, score))
 
 
+@given(BOOLS, SCORES)
+@quick
+def test_roc_keeps_the_corners_of_scikit_learn_s(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> None:
+    false_positive, true_positive = metrics.roc_curve(positive, score)
+    if positive.all() or not positive.any():
+        assert not len(false_positive)
+        assert not len(true_positive)
+        return
+    full = {(round(x, 9), round(y, 9)) for x, y in zip(*sk.roc_curve(positive, score)[:2], strict=True)}
+    kept = [(round(x, 9), round(y, 9)) for x, y in zip(false_positive, true_positive, strict=True)]
+    assert set(kept) <= full
+    assert (kept[0], kept[-1]) == ((0, 0), (1, 1))
+    area = (np.diff(false_positive) * (true_positive[1:] + true_positive[:-1]) / 2).sum()
+    assert area == pytest.approx(metrics.auc(positive, score))
+    for (x0, y0), (x1, y1), (x2, y2) in zip(kept, kept[1:], kept[2:], strict=False):
+        assert abs((x1 - x0) * (y2 - y1) - (x2 - x1) * (y1 - y0)) > 1e-9  # no point lies on a straight stretch
+
+
+@given(st.integers(1, 60), st.integers(2, 20), st.integers(0, 2**32 - 1))
+@quick
+def test_bins_hold_every_entry_once_and_give_the_calibration_error(count: int, bins: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(CLASSES), count)
+    truth = rng.integers(0, CLASSES, count)
+    counts, confidence, correct = metrics.reliability_bins(probabilities, truth, bins)
+    assert counts.sum() == count
+    filled = counts > 0
+    assert (np.isnan(confidence) == ~filled).all()
+    edges = np.linspace(0, 1, bins + 1)
+    assert (confidence[filled] >= edges[:-1][filled] - 1e-9).all()
+    assert (confidence[filled] <= edges[1:][filled] + 1e-9).all()
+    assert (counts * np.nan_to_num(correct)).sum() == pytest.approx((probabilities.argmax(1) == truth).sum())
+    error = (counts * np.abs(np.nan_to_num(correct) - np.nan_to_num(confidence))).sum() / count
+    assert metrics.expected_calibration_error(probabilities, truth, bins) == pytest.approx(error)
+
+
 @given(BOOLS, SCORES, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 @quick
 def test_threshold_is_the_highest_that_reaches_the_sensitivity(

@@ -103,3 +103,37 @@ def test_what_is_undefined_is_null_with_a_reason(manifest, truth, undefined):
     for row in rows.values():
         assert (row.bundle.value is None) == ("lesion" in row.bundle.reason and row.bundle.low is None)
         assert row.fp32.reason == row.difference.reason == scoring.NO_REFERENCE
+
+
+def test_the_bins_sum_to_the_calibration_error_and_the_curve_to_the_auc(manifest):
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, CLASSES, 150)
+    reference = (np.eye(CLASSES)[truth] * 2 + rng.normal(0, 1, (150, CLASSES)))[:, None].astype(np.float32)
+    core = reference + rng.normal(0, 0.5, reference.shape).astype(np.float32)
+    truth[:10] = -1
+    found = scoring.accuracy(
+        manifest, "dermoscopic", {TASK.name: truth}, [str(i) for i in range(150)], core, reference, repeats=20
+    )
+    assert found.reliability is not None
+    assert found.roc is not None
+    for side in ("bundle", "fp32"):
+        bins = getattr(found.reliability, side)
+        assert sum(b.lesions for b in bins) == 140
+        gap = sum(b.lesions * abs(b.accuracy - b.confidence) for b in bins if b.lesions) / 140
+        assert gap == pytest.approx(getattr(found.target["ece"], side).value)
+        curve = getattr(found.roc, side)
+        x, y = np.array(curve.false_positive), np.array(curve.true_positive)
+        area = float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+        assert area == pytest.approx(getattr(found.target["auc"], side).value)
+
+
+def test_without_labels_or_positives_there_is_no_curve(manifest):
+    def score(truth: list[int]):
+        given = {TASK.name: np.array(truth)}
+        return scoring.accuracy(manifest, "dermoscopic", given, list("abc"), alone([0, 1, 2]), None, repeats=20)
+
+    none, negatives = score([-1, -1, -1]), score([OTHER, OTHER, -1])
+    assert (none.reliability, none.roc, negatives.roc) == (None, None, None)
+    assert negatives.reliability is not None
+    assert negatives.reliability.fp32 is None
+    assert sum(b.lesions for b in negatives.reliability.bundle) == 2

@@ -1,7 +1,9 @@
 """The environment record: what a figure was measured on. Never a host name, a user or a path."""
 
+import json
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
@@ -9,8 +11,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from edgeskin import __version__
-from edgeskin.benchmark.sensors import ROOT, read_text
+from edgeskin import __version__, catalog
+from edgeskin.benchmark.sensors import ROOT, read_int, read_text
 from edgeskin.spec.machine import Environment
 
 PACKAGES = ("openvino", "onnxruntime", "numpy", "pillow", "torch")
@@ -75,6 +77,110 @@ def _os_name(root: Path) -> str | None:
     return None
 
 
+def l4t_release(text: str) -> str | None:
+    """The release of a Jetson's system out of /etc/nv_tegra_release.
+
+    >>> l4t_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic")
+    '36.4.3'
+    """
+    match = re.match(r"#\s*R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def jetpack_of(l4t: str) -> str | None:
+    """The JetPack releases that bring this system, by the device profiles; None for one they do not list.
+
+    >>> jetpack_of("36.4.3"), jetpack_of("36.3.0"), jetpack_of("1.2.3")
+    ('6.1 to 6.2.2', '6.0', None)
+    """
+    for name in catalog.device_names():
+        for release in catalog.device(name).software:
+            if any(l4t == number or l4t.startswith(f"{number}.") for number in release.l4t):
+                return release.jetpack
+    return None
+
+
+def _installed_debs(root: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Versions of these Debian packages; the name may end in anything ("libnvinfer" finds libnvinfer10)."""
+    found: dict[str, str] = {}
+    package = ""
+    try:
+        with (root / "var/lib/dpkg/status").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("Package: "):
+                    package = line[9:].strip().rstrip("0123456789")
+                elif line.startswith("Version: ") and package in names:
+                    found[package] = line[9:].strip()
+    except OSError:
+        return {}
+    return found
+
+
+def _jetson(root: Path, absent: dict[str, str]) -> tuple[str | None, str | None, str | None]:
+    """Power mode, L4T and JetPack of a Jetson."""
+    text, reason = read_text(root / "etc/nv_tegra_release")
+    l4t = l4t_release(text or "")
+    if l4t is None:
+        why = f"/etc/nv_tegra_release: {reason or 'of another form'}"
+        if reason == "no such file":
+            why = "not a Jetson: no /etc/nv_tegra_release"
+        absent.update(dict.fromkeys(("power_mode", "l4t", "jetpack"), why))
+        return None, None, None
+    exact = _installed_debs(root, ("nvidia-jetpack",)).get("nvidia-jetpack", "").partition("+")[0]
+    jetpack = exact or jetpack_of(l4t)
+    if jetpack is None:
+        absent["jetpack"] = f"no release of L4T {l4t} in the device profiles"
+    status, reason = read_text(root / "var/lib/nvpmodel/status")  # pmode:0002
+    number = re.search(r"pmode:(\d+)", status or "")
+    if number is None:
+        absent["power_mode"] = f"/var/lib/nvpmodel/status: {reason or 'of another form'}"
+        return None, l4t, jetpack
+    table = read_text(root / "etc/nvpmodel.conf")[0] or ""
+    named = re.search(rf"^\s*<\s*POWER_MODEL\s+ID={int(number[1])}\s+NAME=(\S+)\s*>", table, flags=re.MULTILINE)
+    return named[1] if named else f"mode {int(number[1])}", l4t, jetpack
+
+
+def _cuda(root: Path, absent: dict[str, str]) -> str | None:
+    text, reason = read_text(root / "usr/local/cuda/version.json")
+    if text is None:
+        absent["cuda"] = f"/usr/local/cuda/version.json: {reason}"
+        return None
+    try:
+        return str(json.loads(text)["cuda"]["version"])
+    except (ValueError, KeyError, TypeError):
+        absent["cuda"] = "/usr/local/cuda/version.json of another form"
+        return None
+
+
+def _tensorrt(root: Path, absent: dict[str, str]) -> str | None:
+    """TensorRT by its Python package, else by the system's (JetPack)."""
+    try:
+        return metadata.version("tensorrt")
+    except metadata.PackageNotFoundError:
+        found = _installed_debs(root, ("libnvinfer",)).get("libnvinfer")
+    if found is None:
+        absent["tensorrt"] = "neither a Python package nor libnvinfer of the system"
+        return None
+    return re.split(r"[-+]", found)[0]
+
+
+def _clock_policy(root: Path, absent: dict[str, str]) -> tuple[bool | None, bool | None, int | None]:
+    """Whether two threads share a core, whether the turbo is on, and how many memory nodes there are."""
+    cpu = root / "sys/devices/system/cpu"
+    smt, reason = read_int(cpu / "smt/active")
+    if smt is None:
+        absent["smt"] = f"/sys/devices/system/cpu/smt/active: {reason}"
+    no_turbo, _ = read_int(cpu / "intel_pstate/no_turbo")
+    boost, _ = read_int(cpu / "cpufreq/boost")
+    turbo = no_turbo == 0 if no_turbo is not None else boost == 1 if boost is not None else None
+    if turbo is None:
+        absent["turbo"] = "neither intel_pstate/no_turbo nor cpufreq/boost in /sys"
+    nodes = len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None
+    if nodes is None:
+        absent["numa_nodes"] = "no node in /sys/devices/system/node"
+    return None if smt is None else smt == 1, turbo, nodes
+
+
 def usable_cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -131,6 +237,8 @@ def record(*, threads: int, backend: dict[str, JsonValue] | None = None, root: P
     os_name = _os_name(root)
     if os_name is None:
         absent["os"] = "no PRETTY_NAME in /etc/os-release"
+    power_mode, l4t, jetpack = _jetson(root, absent)
+    smt, turbo, numa_nodes = _clock_policy(root, absent)
     revision, reason = git_revision(Path(__file__).resolve().parents[2])
     if revision is None:
         absent["git_revision"] = reason
@@ -154,4 +262,12 @@ def record(*, threads: int, backend: dict[str, JsonValue] | None = None, root: P
         git_revision=revision,
         measured=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         absent=absent,
+        power_mode=power_mode,
+        l4t=l4t,
+        jetpack=jetpack,
+        cuda=_cuda(root, absent),
+        tensorrt=_tensorrt(root, absent),
+        smt=smt,
+        turbo=turbo,
+        numa_nodes=numa_nodes,
     )

@@ -1,30 +1,44 @@
-"""Scenario `single`: one query at a time, the next when the last is answered."""
+"""The benchmark's way in: every scenario of a suite over one bundle, and the conditions they were measured under."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeskin import out, runtime
-from edgeskin.benchmark import coldstart, environment, lanes, sensors, statistics
+from edgeskin.benchmark import (
+    coldstart,
+    energy,
+    environment,
+    lanes,
+    offline,
+    sensors,
+    single,
+    sparse,
+    statistics,
+    stream,
+)
 from edgeskin.benchmark.camera import Camera
+from edgeskin.benchmark.clocks import Watch
+from edgeskin.benchmark.single import LANES
 from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.bench import BenchResult, ColdStart, Graphs, Lane, Route
 from edgeskin.spec.manifest import Manifest, Mode
 from edgeskin.spec.result import VerifyResult
-from edgeskin.spec.suite import Suite
+from edgeskin.spec.suite import Scenario, Suite
 
-LANES: tuple[tuple[Mode, Route], ...] = (
-    ("pair", "network"),
-    ("pair", "decision"),
-    ("dermoscopic", "network"),
-    ("dermoscopic", "decision"),
-)
+# The pair is what the network is for; `single` alone also asks with the dermoscopic image by itself.
+PAIR: tuple[tuple[Mode, Route], ...] = (("pair", "network"), ("pair", "decision"))
+PLAN: dict[Scenario, tuple[tuple[Mode, Route], ...]] = {
+    "single": LANES,
+    "sparse": PAIR,
+    "stream": PAIR,
+    "offline": PAIR,
+}
 
 
-def run(
-    bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResult | None = None
-) -> BenchResult:  # fmt: skip
-    """Measure a bundle: latencies of four lanes, cold start, memory; and what they were measured on.
+def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResult | None = None) -> BenchResult:
+    """Measure a bundle: the lanes of every scenario, cold start, memory; and what they were measured on.
 
     Args:
         threads: for inference; 0 takes the suite's, and where that is 0 too, every core this process may use.
@@ -42,26 +56,29 @@ def run(
     classifiers: dict[Graphs, runtime.Classifier] = {"core": runtime.load(bundle, threads=threads)}
     if not bundle.lean:
         classifiers["reference"] = runtime.load(bundle, threads=threads, graphs="reference")
+    watch, meter = Watch(), energy.find()
+    idle_w = meter.idle_w()
     before, ticks_before = sensors.read(), sensors.ticks()
-    measured, partial = _lanes(bundle, classifiers, suite, threads)
+    setting = lanes.Setting(classifiers, _scenes(bundle, suite), suite, threads, watch, meter, idle_w)
+    measured, partial = _lanes(bundle, setting)
     ticks_after, after = sensors.ticks(), sensors.read()
+    if not meter.source:
+        before = before.model_copy(update={"absent": {**before.absent, "energy": meter.reason}})
     others = sensors.others_share(ticks_before, ticks_after)
-    cold: ColdStart | None = None
-    if suite.cold_starts and not partial:
-        try:
-            out.note("cold start: new processes, to their first decision")
-            cold = coldstart.measure(
-                bundle_path,
-                threads=threads,
-                height=suite.frame_height,
-                width=suite.frame_width,
-                runs=suite.cold_starts,
-            )
-        except KeyboardInterrupt:
-            partial = True
     reasons = [reason for lane in measured for reason in lane.validity.reasons]
     if partial:
-        reasons.append(f"interrupted after {len(measured)} of {len(LANES)} lanes")
+        reasons.append(f"interrupted after {len(measured)} of {sum(len(PLAN[s]) for s in suite.scenarios)} lanes")
+    cold, cold_partial = (None, False) if partial else _cold(bundle_path, suite, threads)
+    if cold_partial:
+        partial = True
+        reasons.append(f"interrupted after {cold.runs if cold else 0} of {suite.cold_starts} cold starts")
+    reasons += [f"throttled: {what}" for what in sensors.throttled(before, after)]
+    watch.look(at_once=True)
+    reasons += watch.reasons()
+    loaded = [lane.clock_mhz for lane in measured if lane.clock_mhz]
+    if loaded:  # a lane may fall a little, and the next again
+        fallen = statistics.throttled("the whole run", loaded[0][0], loaded[-1][1])
+        reasons += fallen if not any("throttled" in reason for reason in reasons) else []
     if others is not None and others > statistics.OTHERS_SHARE:
         reasons.append(f"other processes used {others:.0%} of the processor time")
     manifest = bundle.manifest
@@ -107,31 +124,83 @@ def graph_bytes(manifest: Manifest, file: str) -> int:
     return sum(entry.size_bytes for name, entry in manifest.files.items() if name.startswith(stem))
 
 
-def _lanes(
-    bundle: Bundle, classifiers: dict[Graphs, runtime.Classifier], suite: Suite, threads: int
-) -> tuple[list[Lane], bool]:
-    """Measure the lanes one after the other; the time a lane leaves over goes to those after it."""
+def _cold(bundle_path: Path, suite: Suite, threads: int) -> tuple[ColdStart | None, bool]:
+    """Cold starts, as many as the suite asks for; and whether they were interrupted."""
+    if not suite.cold_starts:
+        return None, False
+    out.note("cold start: new processes, to their first decision")
+    size = {"height": suite.frame_height, "width": suite.frame_width}
+    try:
+        found = coldstart.measure(bundle_path, threads=threads, runs=suite.cold_starts, **size)
+    except KeyboardInterrupt:
+        return None, True
+    return found, found.partial
+
+
+def _scenes(bundle: Bundle, suite: Suite) -> dict[Route, Camera]:
+    """What the cameras of each route see."""
     spec = bundle.manifest.preprocess
-    scenes: dict[Route, Camera] = {
+    return {
         "network": Camera(2 * spec.height, 2 * spec.width),  # prepared before the clock starts: no need for more
         "decision": Camera(suite.frame_height, suite.frame_width),
     }
+
+
+def _lanes(bundle: Bundle, setting: lanes.Setting) -> tuple[list[Lane], bool]:
+    """Measure the scenarios one after the other; whether Ctrl-C ended it."""
+    suite = setting.suite
     found: list[lanes.Measured] = []
     partial = False
-    deadline = time.monotonic() + suite.max_seconds
-    with out.progress("latency", len(LANES) * suite.min_queries) as step:
-        for index, (mode, route) in enumerate(LANES):
-            budget = max(0.0, deadline - time.monotonic()) / (len(LANES) - index)
-            step(0, text=f"latency: {mode} {route}")
-            one = lanes.measure(classifiers, mode, route, scenes[route], suite, budget, step)
-            partial = one is None or one.interrupted
-            if one is not None:
-                found.append(one)
-            if partial:
-                break
+    for scenario in suite.scenarios:
+        with out.progress(scenario, len(PLAN[scenario]) * _steps(suite, scenario)) as step:
+            for one in _scenario(bundle, setting, scenario, step):
+                partial = one is None or one.interrupted
+                if one is not None:
+                    found.append(one)
+                if partial:
+                    break
+        if partial:
+            break
     if not found:
         raise EdgeskinError(
             "interrupted before anything was measured", got=str(bundle.root), fix="run it again, or take suite quick"
         )
-    plain = runtime.load(bundle, threads=threads)
-    return [lanes.summarise(one, lanes.same_outputs(one, plain, scenes[one.route]), suite) for one in found], partial
+    plain: dict[int, runtime.Classifier] = {}  # threads -> classifier: another number may round otherwise
+    records = []
+    for one in found:
+        count = one.threads or setting.threads
+        plain[count] = plain.get(count) or runtime.load(bundle, threads=count)
+        same = lanes.same_outputs(one, plain[count], setting.scenes[one.route])
+        records.append(lanes.summarise(one, same, suite))
+    return records, partial
+
+
+def _steps(suite: Suite, scenario: Scenario) -> int:
+    """How many steps of progress a lane takes."""
+    counts = {
+        "single": suite.min_queries,
+        "sparse": suite.sparse.queries,
+        "stream": max(1, round(suite.stream.fps * suite.stream.seconds)),
+        "offline": len(suite.offline.in_flight),
+    }
+    return counts[scenario]
+
+
+def _scenario(
+    bundle: Bundle, setting: lanes.Setting, scenario: Scenario, step: lanes.Step
+) -> Iterator[lanes.Measured | None]:
+    """The lanes of a scenario; in `single` the time a lane leaves over goes to those after it."""
+    deadline = time.monotonic() + setting.suite.max_seconds
+    for index, (mode, route) in enumerate(PLAN[scenario]):
+        step(0, text=f"{scenario}: {mode} {route}")
+        if scenario == "single":
+            budget = max(0.0, deadline - time.monotonic()) / (len(LANES) - index)
+            yield single.measure(setting, mode, route, budget, step)
+        elif scenario == "sparse":
+            yield sparse.measure(setting, mode, route, step)
+        elif scenario == "stream":
+            yield stream.measure(setting, mode, route, step)
+        else:
+            yield offline.measure(
+                setting, mode, route, step, lambda count: runtime.load(bundle, threads=count, target_check=False)
+            )

@@ -18,6 +18,8 @@ DRIFT_CHANGE = 0.05  # a change smaller than this is no drift, however certain
 OUTLIER_SHARE = 0.05
 OTHERS_SHARE = 0.15
 BINS = 48
+POINTS = 400  # of a series that is kept for a picture
+THROTTLED = 0.10  # fall of the clock under load
 
 
 def _binomial_log_terms(n: int, share: float, t: int) -> list[float]:
@@ -219,3 +221,42 @@ def judge(name: str, found: Latency, min_queries: int) -> list[str]:
 def verdict(reasons: Sequence[str]) -> Validity:
     """Valid when there is no reason against it."""
     return Validity(valid=not reasons, reasons=tuple(reasons))
+
+
+def thin(values: Sequence[float] | Floats, points: int = POINTS) -> list[int]:
+    """Which of a series to keep for a picture: the lowest and the highest of each stretch, so that no spike is lost.
+
+    Returns:
+        Indices in rising order, at most `points`; all of them where the series is that short.
+
+    >>> thin([1.0, 9.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0], points=4)
+    [0, 1, 4, 5]
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) <= points:
+        return list(range(len(values)))
+    kept: set[int] = set()
+    for stretch in np.array_split(np.arange(len(values)), points // 2):
+        kept |= {int(stretch[values[stretch].argmin()]), int(stretch[values[stretch].argmax()])}
+    return sorted(kept)
+
+
+def working_clock(clocks_mhz: Sequence[float], threads: int) -> float | None:
+    """Mean clock of the `threads` fastest cores, those that work; None where no clock is known.
+
+    >>> working_clock([800.0, 2400.0, 2200.0, 800.0], threads=2), working_clock([], 2)
+    (2300.0, None)
+    """
+    fastest = sorted(clocks_mhz, reverse=True)[: max(1, threads)]
+    return sum(fastest) / len(fastest) if fastest else None
+
+
+def throttled(name: str, before_mhz: float | None, after_mhz: float | None) -> list[str]:
+    """The reason when the clock fell by more than THROTTLED between two readings, both under load.
+
+    >>> throttled("pair network", 2000.0, 1700.0), throttled("pair network", 2000.0, 1900.0), throttled("a", None, None)
+    (['pair network: throttled, the clock fell from 2000 to 1700 MHz under load'], [], [])
+    """
+    if not before_mhz or not after_mhz or after_mhz >= (1 - THROTTLED) * before_mhz:
+        return []
+    return [f"{name}: throttled, the clock fell from {before_mhz:.0f} to {after_mhz:.0f} MHz under load"]

@@ -1,70 +1,59 @@
-"""ReportInput -> one self-contained HTML file, and report.md beside it. No script, no font, no network."""
+"""ReportInput -> one self-contained HTML file, with report.md and report.json beside it. No font, no network.
 
-from dataclasses import dataclass
+The page has one script, which sorts tables; everything can be read without it.
+"""
+
+import base64
+import hashlib
+import json
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgeskin import __version__
-from edgeskin.files import write_atomic
-from edgeskin.report import charts, inputs, machine, text, view
-from edgeskin.report.inputs import BundleInput, ReportInput
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import pretty_json, write_atomic
+from edgeskin.report import charts, figures, inputs, machine, text, tradeoff, view
+from edgeskin.report.inputs import FORMAT, ReportInput
+from edgeskin.report.sections import Figure, section
+from edgeskin.spec.bench import Route
 
 PHANTOM = "Phantom data: drawn images, not lesions"
 RESEARCH = "Research use only, not a medical device."
 _TEMPLATES = Path(__file__).parent / "templates"
 _LOSSES = ("loss",)
 _SCORES = ("control_macro_f1", "control_balanced_accuracy", "control_target_auc")
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A confusion matrix ready to show: `shade` 0..1 is the share of the row."""
-
-    task: str
-    names: tuple[str, ...]
-    rows: tuple[tuple[tuple[int, float], ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Everything of one bundle."""
-
-    name: str
-    heading: str
-    tables: tuple[text.Table, ...]
-    confusions: tuple[Confusion, ...]
-    difference: Markup | None
-    latency: tuple[tuple[str, Markup], ...]
-    latency_tables: tuple[text.Table, ...]
-    provenance: text.Table
-    golden_passed: int
-    golden: int
-    verified: bool
-    measured: bool
-    valid: bool
-    partial: bool
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
+_ROUTES: tuple[Route, ...] = ("decision", "network")
 
 
 def render(given: ReportInput, out: Path) -> Path:
-    """Write the page to `out` and its Markdown twin beside it (report.html, report.md). Returns `out`.
+    """Write the page to `out`, and beside it its Markdown twin (.md) and what both were made of (.json).
+
+    Returns `out`.
 
     Raises:
-        EdgeskinError: a record is of another bundle, or the disk refuses.
+        EdgeskinError: a record is of another bundle or holds a number that is not finite; a file of another kind
+            stands where the JSON would; or the disk refuses.
     """
+    given = inputs.complete(given)
     inputs.check(given)
+    record = out.with_suffix(".json")
+    data = _plain(given)
+    _refuse_to_overwrite(record)
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     shown = {
         "given": given,
         "phantom": PHANTOM if given.phantom else "",
         "research": RESEARCH,
         "version": __version__,
+        "script": Markup(script),  # our own file, no value of a record in it
+        "policy": _policy(script),
         "summary": view.summary(given),
-        "sections": [_section(bundle) for bundle in given.bundles],
-        "loss": charts.curve_chart("Training loss by epoch", given.training, _LOSSES),
-        "scores": charts.curve_chart("Scores on the control role by epoch", given.training, _SCORES),
+        "models": tradeoff.table(given),
+        "pareto": _pareto(given),
+        "sections": [section(bundle, index) for index, bundle in enumerate(given.bundles, 1)],
+        "curves": _curves(given),
         "roles": view.roles(given.bundles),
         "environments": _environments(given),
         "training": _training_table(given),
@@ -78,8 +67,42 @@ def render(given: ReportInput, out: Path) -> Path:
             lstrip_blocks=True,
         )
         environment.filters["cell"] = _cell
+        environment.filters["slug"] = text.slug
         write_atomic(path, environment.get_template(name).render(**shown))
+    write_atomic(record, data)
     return out
+
+
+def _plain(given: ReportInput) -> str:
+    """The input as JSON; a number that JSON cannot hold is an error."""
+    try:
+        return pretty_json(given.to_json())
+    except ValueError as error:
+        raise EdgeskinError(
+            "a record holds a number that is not finite", got=given.title, fix="verify and bench the bundle again"
+        ) from error
+
+
+def _refuse_to_overwrite(record: Path) -> None:
+    """A result of verify or bench may bear the page's name with .json: it must not be lost."""
+    try:
+        kept = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        kept = None
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        raise EdgeskinError(
+            "another file stands where the report's JSON would be written",
+            got=str(record),
+            fix="choose another --out, or move that file",
+        )
+
+
+def _policy(script: str) -> str:
+    """The page's own content security policy: nothing from anywhere, and this one script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
 
 
 def _cell(value: str) -> str:
@@ -87,50 +110,23 @@ def _cell(value: str) -> str:
     return value.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _section(bundle: BundleInput) -> Section:
-    verify, bench = bundle.verify, bundle.bench
-    found = [view.accuracy(bundle), view.flips(bundle)]
-    drawn = []
-    if bench is not None:
-        for lane in bench.lanes:
-            if lane.mode == "pair":
-                series = {view.label(bundle): lane.core}
-                if lane.reference is not None:
-                    series["FP32"] = lane.reference
-                title = f"Latency, {text.MODE_TITLES[lane.mode]}, {text.ROUTE_TITLES[lane.route]}"
-                drawn.append((title, charts.latency_chart(title, series)))
-    return Section(
-        name=bundle.manifest.name,
-        heading=f"{bundle.manifest.target}, {bundle.manifest.precision.upper()}",
-        tables=tuple(table for table in found if table is not None),
-        confusions=_confusions(bundle),
-        difference=charts.difference_chart("Accuracy, bundle minus FP32", view.differences(bundle)),
-        latency=tuple(drawn),
-        latency_tables=(machine.latencies(bench, view.label(bundle)), machine.device(bench)) if bench else (),
-        provenance=view.provenance(bundle),
-        golden_passed=sum(case.passed for case in verify.golden) if verify else 0,
-        golden=len(verify.golden) if verify else 0,
-        verified=verify is not None,
-        measured=bench is not None,
-        valid=bench is not None and bench.validity.valid,
-        partial=bench is not None and bench.partial,
-        reasons=bench.validity.reasons if bench else (),
-        notes=verify.notes if verify else (),
-    )
+def _pareto(given: ReportInput) -> list[Figure]:
+    """Latency against AUC, for both ways through a bundle."""
+    found = []
+    for route in _ROUTES:
+        what = f"{tradeoff.target_title(given)} AUC"
+        label = f"Latency against {what}, {text.ROUTE_TITLES[route]}"
+        chart = figures.pareto_chart(label, tradeoff.points(given, route), what)
+        if chart is not None:
+            found.append(Figure(label, chart))
+    return found
 
 
-def _confusions(bundle: BundleInput) -> tuple[Confusion, ...]:
-    """The target task's matrix of the bundle, mode pair (else dermoscopic alone)."""
-    if bundle.verify is None or not bundle.verify.accuracy:
-        return ()
-    scored = bundle.verify.accuracy.get("pair") or next(iter(bundle.verify.accuracy.values()))
-    task = bundle.manifest.task_schema.task(bundle.manifest.task_schema.target.task)
-    if task.name not in scored.confusion:
-        return ()
-    rows = tuple(
-        tuple((count, count / max(1, sum(row))) for count in row) for row in scored.confusion[task.name].bundle
-    )
-    return (Confusion(task.title or task.name, task.class_names, rows),)
+def _curves(given: ReportInput) -> list[Figure]:
+    """Curves of the training, as far as its log has them."""
+    titles = (("Training loss by epoch", _LOSSES), ("Scores on the control role by epoch", _SCORES))
+    drawn = [(title, charts.curve_chart(title, given.training, names)) for title, names in titles]
+    return [Figure(title, chart) for title, chart in drawn if chart is not None]
 
 
 def _environments(given: ReportInput) -> list[text.Table]:

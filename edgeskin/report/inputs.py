@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,6 +12,8 @@ from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import VerifyResult
+
+FORMAT: Literal["edgeskin-report/1"] = "edgeskin-report/1"
 
 
 class BundleInput(Spec):
@@ -25,6 +28,7 @@ class BundleInput(Spec):
 class ReportInput(Spec):
     """Everything a report shows. `training`: a row each epoch, column -> value."""
 
+    format: Literal["edgeskin-report/1"] = FORMAT
     title: str
     bundles: tuple[BundleInput, ...] = Field(min_length=1)
     training: tuple[dict[str, float], ...] = ()
@@ -35,6 +39,17 @@ class ReportInput(Spec):
     def phantom(self) -> bool:
         """Whether any bundle was made on drawn images."""
         return any(bundle.manifest.phantom for bundle in self.bundles)
+
+
+def complete(given: ReportInput) -> ReportInput:
+    """Take the verify record that travels in a bench record where a bundle has none of its own."""
+    bundles = tuple(
+        bundle.model_copy(update={"verify": bundle.bench.verify})
+        if bundle.verify is None and bundle.bench is not None and bundle.bench.verify is not None
+        else bundle
+        for bundle in given.bundles
+    )
+    return given.model_copy(update={"bundles": bundles})
 
 
 def check(given: ReportInput) -> None:

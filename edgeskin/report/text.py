@@ -1,14 +1,22 @@
 """Figures as text, and the table that both forms of the report show."""
 
+import re
 from dataclasses import dataclass
 
 from edgeskin.spec.bench import Ratio, Route
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import Estimate
+from edgeskin.spec.suite import Scenario
 
 NONE = "–"
 MODE_TITLES: dict[Mode, str] = {"pair": "clinical + dermoscopic", "dermoscopic": "dermoscopic alone"}
 ROUTE_TITLES: dict[Route, str] = {"network": "network only", "decision": "camera frames to decision"}
+SCENARIO_TITLES: dict[Scenario, str] = {
+    "single": "back to back (single)",
+    "sparse": "after an idle gap (sparse)",
+    "stream": "camera that does not wait (stream)",
+    "offline": "many at once (offline)",
+}
 TASK_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
 TARGET_METRICS = {
     "auc": "AUC",
@@ -21,13 +29,19 @@ LOWER_IS_BETTER = {"ece"}
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of text; `marked` rows head a group, `note` stands below it."""
+    """A table of text; `marked` rows head a group, `note` stands below it. With a `key` the page can sort it."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     marked: frozenset[int] = frozenset()
+    key: str = ""
+
+    @property
+    def facts(self) -> bool:
+        """Whether it is a list of names and values: a table without titles of columns."""
+        return not any(self.columns)
 
 
 def ms(value: float | None) -> str:
@@ -84,3 +98,12 @@ def ratio(found: Ratio | None) -> str:
     '2.00x [1.60, 2.50]'
     """
     return NONE if found is None else f"{1 / found.value:.2f}x [{1 / found.high:.2f}, {1 / found.low:.2f}]"
+
+
+def slug(title: str) -> str:
+    """A title as the name of a column in the page's address.
+
+    >>> slug("p99 bound"), slug("Melanoma AUC")
+    ('p99-bound', 'melanoma-auc')
+    """
+    return "-".join(re.findall(r"[a-z0-9]+", title.lower()))

@@ -31,14 +31,19 @@ def label(bundle: BundleInput) -> str:
     return "INT8" if bundle.manifest.precision == "int8" else "FP32 bundle"
 
 
-def sizes(bundle: BundleInput) -> str:
+def pair_bytes(bundle: BundleInput) -> tuple[int, int]:
     """Size of the pair's FP32 graph and of the bundle's, weights included."""
     manifest = bundle.manifest
     found = []
     for graph in (manifest.reference["pair"], manifest.graphs["pair"]):
         stem = graph.file.rpartition(".")[0] + "."  # .xml + .bin, .onnx + .data
         found.append(sum(entry.size_bytes for name, entry in manifest.files.items() if name.startswith(stem)))
-    return " → ".join(size_text(size) for size in found)
+    return found[0], found[1]
+
+
+def sizes(bundle: BundleInput) -> str:
+    """Both sizes of the pair's graph as text."""
+    return " → ".join(size_text(size) for size in pair_bytes(bundle))
 
 
 def modes_of(found: Mapping[Mode, T]) -> list[tuple[Mode, T]]:
@@ -116,7 +121,7 @@ def accuracy(bundle: BundleInput) -> Table | None:
     verify = bundle.verify
     note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
     columns = ("", "FP32", label(bundle), "Difference, paired")
-    return Table("Accuracy", columns, tuple(rows), note, frozenset(marked))
+    return Table("Accuracy", columns, tuple(rows), note, frozenset(marked), key="accuracy")
 
 
 def _compared(title: str, found: Compared) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ def flips(bundle: BundleInput) -> Table | None:
     note = f"Logits against FP32: signal to quantisation noise {noise}, largest change of a probability "
     note += f"{pair.max_abs_probability_difference:.3f}."
     columns = ("Decisions that flip", "Lesions", "Share, 95 % Wilson", f"To {title}", f"From {title}")
-    return Table("Flips against FP32", columns, tuple(rows), note)
+    return Table("Flips against FP32", columns, tuple(rows), note, key="flips")
 
 
 def roles(bundles: Sequence[BundleInput]) -> Table:
@@ -174,7 +179,13 @@ def roles(bundles: Sequence[BundleInput]) -> Table:
             if (role, record.sha256) not in seen:
                 seen.add((role, record.sha256))
                 rows.append((role, str(record.lesions), record.sha256))
-    return Table("Roles", ("Role", "Lesions", "SHA-256 of the sorted lesion ids"), tuple(rows), "Disjoint by lesion.")
+    return Table(
+        "Roles",
+        ("Role", "Lesions", "SHA-256 of the sorted lesion ids"),
+        tuple(rows),
+        "Disjoint by lesion.",
+        key="roles",
+    )
 
 
 def provenance(bundle: BundleInput) -> Table:

@@ -93,9 +93,9 @@ class SameOutputs(Spec):
 class Series(Spec):
     """Latencies over time, thinned to some hundred points: start of each query since the lane's first, and its time."""
 
-    at_s: tuple[float, ...]
-    core_ms: tuple[float, ...]
-    reference_ms: tuple[float, ...] = ()
+    at_s: tuple[float, ...] = Field(max_length=400)
+    core_ms: tuple[float, ...] = Field(max_length=400)
+    reference_ms: tuple[float, ...] = Field(default=(), max_length=400)
 
 
 class Stream(Spec):
@@ -111,17 +111,24 @@ class Stream(Spec):
 
 
 class Throughput(Spec):
-    """Examinations a second with `in_flight` of them at once."""
+    """Examinations a second with `in_flight` of them at once, each on `threads` threads of its own."""
 
     in_flight: int
     per_second: float
     p50_ms: float
+    threads: int | None = None
+    queries: int | None = None
+    seconds: float | None = None
 
 
 class Lane(Spec):
     """One way through the bundle, its INT8 graph and its FP32 reference asked in turn with the same input.
 
     `route` "network": prepared frames in, logits out. "decision": camera frames in, decision out.
+
+    A latency runs from a query's schedule to its answer: from the call in `single`, `sparse` and `offline`, from the
+    frame's exposure in `stream`. Only `single` asks the reference. `core` is, in `offline`, of the number in flight
+    with the highest throughput.
     """
 
     scenario: Scenario = "single"
@@ -133,12 +140,27 @@ class Lane(Spec):
     parts_ms: dict[str, dict[str, float]]  # graphs -> part of the route -> median
     series: Series | None = None
     gap_s: float | None = None  # sparse: idle time before each query
+    first_query: Ratio | None = None  # sparse: latency after the gap over that of the queries right behind it
     stream: Stream | None = None
     offline: tuple[Throughput, ...] = ()
     energy: Energy | None = None
+    clock_mhz: tuple[float, float] | None = None  # of the working cores after the warm-up and at the end; null: unknown
     same_outputs: SameOutputs | None
     seconds: float
     validity: Validity
+
+
+class ColdParts(Spec):
+    """Every part of a cold start in milliseconds, one after the other; medians over the runs."""
+
+    import_ms: float  # of the package and what it needs, without the engine
+    open_ms: float  # read the bundle and verify every hash
+    engine_import_ms: float  # of the engine's own package
+    compile_ms: float  # read the graph and compile it, or take it from the cache
+    prepare_ms: float
+    inference_ms: float  # the first
+    decide_ms: float
+    total_ms: float  # of the above, with what lies between them
 
 
 class ColdStart(Spec):
@@ -147,10 +169,37 @@ class ColdStart(Spec):
     runs: int
     import_ms: float
     load_ms: float
-    first_decision_ms: float
+    first_decision_ms: float  # engine's import, compilation, preparation, first inference, decision
     process_ms: float  # wall time of the whole process, the interpreter's own start included
     peak_rss_bytes: int | None
     every_run_ms: tuple[dict[str, float], ...]
+    parts: ColdParts | None = None  # without a cache of compiled models
+    cached: ColdParts | None = None  # with one that an earlier process has filled
+    cached_process_ms: float | None = None
+    cache_bytes: int | None = None
+    cache_absent: str = ""  # why `cached` is null
+    partial: bool = False  # interrupted; the runs before that are here
+
+
+class LoadGenCheck(Spec):
+    """MLPerf LoadGen's SingleStream and our `single` on the same frames, in blocks that take turns."""
+
+    mode: Mode
+    route: Route
+    threads: int
+    version: str
+    blocks: int
+    queries: int  # of ours
+    loadgen_queries: int
+    p50_ms: float  # medians over the blocks
+    p90_ms: float
+    loadgen_p50_ms: float
+    loadgen_p90_ms: float
+    p50_ratio: float  # ours over LoadGen's: median over the blocks
+    p90_ratio: float
+    limit: float
+    agree: bool
+    reasons: tuple[str, ...]  # why they do not
 
 
 class BenchResult(Spec):

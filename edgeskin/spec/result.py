@@ -59,6 +59,35 @@ class Confusion(Spec):
     bundle: tuple[tuple[int, ...], ...]
 
 
+class ReliabilityBin(Spec):
+    """Lesions whose top class has a probability in this bin: their mean, and the share that is right."""
+
+    lesions: int = Field(ge=0)
+    confidence: float | None  # null: the bin is empty
+    accuracy: float | None
+
+
+class Reliability(Spec):
+    """Equal-width bins of confidence from 0 to 1, those of the calibration error. `fp32` is null for a lean bundle."""
+
+    fp32: tuple[ReliabilityBin, ...] | None
+    bundle: tuple[ReliabilityBin, ...]
+
+
+class Curve(Spec):
+    """ROC of the target against the rest from (0, 0) to (1, 1): shares of negatives and of positives above a score."""
+
+    false_positive: tuple[float, ...]
+    true_positive: tuple[float, ...]
+
+
+class Roc(Spec):
+    """The curves of both models. `fp32` is null for a lean bundle."""
+
+    fp32: Curve | None
+    bundle: Curve
+
+
 class Accuracy(Spec):
     """Figures in one mode: task -> accuracy, balanced_accuracy, macro_f1; target -> auc, sensitivity ..."""
 
@@ -67,6 +96,8 @@ class Accuracy(Spec):
     tasks: dict[str, dict[str, Compared]]
     target: dict[str, Compared]
     confusion: dict[str, Confusion] = Field(default_factory=dict)  # by task
+    reliability: Reliability | None = None  # of the target's task; null: no lesion is labelled, or an older result
+    roc: Roc | None = None  # of the target; null: no positive or no negative lesion, or an older result
 
 
 class GoldenResult(Spec):

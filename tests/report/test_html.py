@@ -1,6 +1,9 @@
 """The report from real records of the tiny bundle: self-contained, escaped, complete, honest about phantoms."""
 
+import base64
+import hashlib
 import itertools
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -10,102 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeskin.benchmark import environment, sensors, statistics
-from edgeskin.bundle import Bundle, open_bundle
+from edgeskin.bundle import Bundle
 from edgeskin.errors import EdgeskinError
-from edgeskin.report import charts, html, inputs, text, view
-from edgeskin.spec.bench import BenchResult, Lane, Warmup
-from edgeskin.spec.result import Accuracy, Compared, Confusion, Estimate, Flips, GoldenResult, Parity, VerifyResult
-from edgeskin.spec.suite import Suite
+from edgeskin.report import charts, figures, html, inputs, text, tradeoff, view
+from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.result import Estimate, VerifyResult
 
-TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny-onnxruntime"
 VOID = {"meta", "line", "rect", "circle", "path", "polygon", "polyline", "br", "link", "img"}
-
-
-def one(value: float, spread: float = 0.02) -> Estimate:
-    return Estimate(value=value, low=value - spread, high=value + spread)
-
-
-def compared(value: float) -> Compared:
-    return Compared(fp32=one(value), bundle=one(value - 0.01), difference=one(-0.01, 0.004))
-
-
-@pytest.fixture
-def bundle() -> Bundle:
-    return open_bundle(TINY)
-
-
-@pytest.fixture
-def verified(bundle: Bundle) -> VerifyResult:
-    flips = Flips(
-        flipped=3, of=90, share=3 / 90, low=0.01, high=0.09, to_target=1, from_target=2, lesions=("a", "b", "c")
-    )
-    accuracy = Accuracy(
-        lesions=90,
-        threshold=0.3,
-        tasks={"DIAG": {"accuracy": compared(0.71), "balanced_accuracy": compared(0.52), "macro_f1": compared(0.5)}},
-        target={
-            "auc": compared(0.92),
-            "sensitivity": compared(0.9),
-            "specificity": compared(0.7),
-            "ece": compared(0.1),
-        },
-        confusion={"DIAG": Confusion(fp32=None, bundle=tuple(tuple(7 * r + c for c in range(5)) for r in range(5)))},
-    )
-    parity = Parity(
-        lesions=90, sqnr_db=Estimate(value=31.5), max_abs_probability_difference=0.04, argmax_agreement={"DIAG": 0.97},
-        predicted=flips, referral=flips,
-    )  # fmt: skip
-    golden = GoldenResult(
-        name="pair-0", mode="pair", max_abs_error=0.0, tolerance=0.1, same_decisions=True, passed=True
-    )
-    return VerifyResult(
-        created="2026-01-01T00:00:00Z", bundle="tiny", bundle_sha256=bundle.sha256, target="onnxruntime",
-        precision="int8", phantom=True, research_use="research use only, not a medical device", passed=True,
-        golden=(golden,), data="phantom", role="test", role_sha256="0" * 64, lesions=90, without_clinical=0,
-        parity={"dermoscopic": parity, "pair": parity}, accuracy={"dermoscopic": accuracy, "pair": accuracy},
-        bootstrap=100, threads=1, engine={}, notes=("a remark",), seconds=1.0,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def benched(bundle: Bundle) -> BenchResult:
-    warm = Warmup(queries=40, stationary=True, change=0.0)
-    lanes = []
-    for index, (mode, route) in enumerate((("pair", "network"), ("pair", "decision"), ("dermoscopic", "network"))):
-        core = [5.0 + index + 0.01 * (i % 50) for i in range(700)]
-        reference = [2 * value for value in core]
-        lanes.append(
-            Lane(
-                mode=mode,
-                route=route,
-                core=statistics.latency(core, warm),
-                reference=statistics.latency(reference, warm),
-                ratio=statistics.ratio(core, reference, repeats=100),
-                parts_ms={"core": {"prepare": 1.5, "infer": 3.0, "decide": 0.2, "total": 4.7}},
-                same_outputs=None,
-                seconds=1.0,
-                validity=statistics.verdict([]),
-            )
-        )
-    return BenchResult(
-        bundle="tiny", bundle_sha256=bundle.sha256, target="onnxruntime", precision="int8", phantom=True,
-        backbone="tiny", parameters=4428, input_height=32, input_width=32, core_bytes={"pair": 1000},
-        reference_bytes={"pair": 4000}, suite=Suite(name="standard"), environment=environment.record(threads=2),
-        lanes=tuple(lanes), cold_start=None, sensors_before=sensors.read(), sensors_after=sensors.read(),
-        others_cpu_share=0.5, verify=None, partial=False,
-        validity=statistics.verdict(["other processes used 50% of the processor time"]),
-    )  # fmt: skip
-
-
-@pytest.fixture
-def given_all(bundle: Bundle, verified: VerifyResult, benched: BenchResult) -> inputs.ReportInput:
-    return inputs.ReportInput(
-        title="A title",
-        bundles=(inputs.BundleInput(manifest=bundle.manifest, sha256=bundle.sha256, verify=verified, bench=benched),),
-        training=tuple({"epoch": float(e), "loss": 1.0 / (e + 1), "control_macro_f1": e / 10} for e in range(4)),
-        commands=("edgeskin verify bundles/tiny",),
-    )
 
 
 class Balanced(HTMLParser):
@@ -131,9 +45,13 @@ def test_page_is_whole_and_needs_no_network(given_all: inputs.ReportInput, tmp_p
     parser = Balanced()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"(src|href)\s*=|@import|url\(|<script|<link|<iframe|https?://", page)
-    assert (tmp_path / "report.md").is_file()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
+    assert not re.search(r"(src|href)\s*=|@import|url\(|<link|<iframe|https?://", page)
+    assert page.count("<script>") == page.count("<script") == 1
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src &#39;none&#39;" in page
+    assert f"sha256-{digest.replace('+', '&#43;')}" in page or f"sha256-{digest}" in page
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
 def test_page_says_what_the_records_say(given_all: inputs.ReportInput, tmp_path: Path) -> None:
@@ -154,7 +72,8 @@ def test_page_says_what_the_records_say(given_all: inputs.ReportInput, tmp_path:
         assert expected in page
     assert page.index("clinical + dermoscopic, 90 lesions") < page.index("dermoscopic alone, 90 lesions")
     assert len(re.findall('<td class="(?:hit|miss)"', page)) == 25
-    assert page.count("<svg") == 5  # difference, two lanes, loss, scores
+    # two Pareto, reliability, ROC, difference, two lanes, loss, scores
+    assert page.count("<svg") == 9
 
 
 def test_research_use_stands_once_and_the_phantom_banner_only_where_due(
@@ -191,7 +110,8 @@ def test_names_from_outside_are_escaped(given_all: inputs.ReportInput, tmp_path:
     bundle = given_all.bundles[0].model_copy(update={"manifest": manifest})
     html.render(given_all.model_copy(update={"title": evil, "bundles": (bundle,)}), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
+    assert page.count("<script") == 1
     assert "&lt;script&gt;" in page
     assert "\\|x" in (tmp_path / "report.md").read_text()
 
@@ -255,10 +175,156 @@ def test_ticks_lie_within_and_are_evenly_spaced(low: float, span: float, count: 
 
 
 def test_difference_chart_needs_a_difference() -> None:
-    assert charts.difference_chart("x", [("a", Estimate(reason="none"))]) is None
-    drawn = charts.difference_chart("x", [("a", one(-0.01)), ("b", Estimate(reason="none"))])
+    assert figures.difference_chart("x", [("a", Estimate(reason="none"))]) is None
+    drawn = figures.difference_chart(
+        "x", [("a", Estimate(value=-0.01, low=-0.02, high=0.0)), ("b", Estimate(reason="none"))]
+    )
     assert drawn is not None
     assert drawn.count("<circle") == 1
+
+
+def test_the_json_holds_what_the_page_was_made_of(given_rich: inputs.ReportInput, tmp_path: Path) -> None:
+    html.render(given_rich, tmp_path / "report.html")
+    plain = json.loads((tmp_path / "report.json").read_text())
+    assert plain["format"] == "edgeskin-report/1"
+    again = inputs.ReportInput.parse(plain, "report.json")
+    assert again == given_rich
+    html.render(again, tmp_path / "again.html")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "report.json").read_text()
+    for kind in ("html", "md"):  # the order of sensors is not kept, every number is
+        first, second = ((tmp_path / f"{name}.{kind}").read_text() for name in ("report", "again"))
+        assert sorted(re.findall(r"[\d.]+", first)) == sorted(re.findall(r"[\d.]+", second))
+
+
+@pytest.mark.parametrize("content", ['{"format": "edgeskin-bench/2"}', "[]", "no JSON"])
+def test_a_result_of_the_same_name_is_not_overwritten(
+    given_all: inputs.ReportInput, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / "milk.json").write_text(content)
+    with pytest.raises(EdgeskinError, match="another file stands where the report's JSON would be written"):
+        html.render(given_all, tmp_path / "milk.html")
+    assert (tmp_path / "milk.json").read_text() == content
+    assert not (tmp_path / "milk.html").exists()
+    html.render(given_all, tmp_path / "other.html")
+    html.render(given_all, tmp_path / "other.html")  # its own it replaces
+
+
+def test_a_number_that_json_cannot_hold_is_refused(given_all: inputs.ReportInput, tmp_path: Path) -> None:
+    bench = given_all.bundles[0].bench
+    assert bench is not None
+    bundle = given_all.bundles[0].model_copy(update={"bench": bench.model_copy(update={"others_cpu_share": math.nan})})
+    with pytest.raises(EdgeskinError, match="not finite"):
+        html.render(given_all.model_copy(update={"bundles": (bundle,)}), tmp_path / "r.html")
+
+
+def test_every_scenario_and_sensor_is_told(given_rich: inputs.ReportInput, tmp_path: Path) -> None:
+    html.render(given_rich, tmp_path / "report.html")
+    for page in ((tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()):
+        for expected in (
+            "1.31x [1.20, 1.45]",  # after an idle gap
+            "5.0%",  # frames dropped
+            "70.5",  # the oldest answer
+            "200",  # examinations a second with four in flight
+            "588",  # a new process with a cache of compiled models
+            "7.40 MB",  # that cache
+            "150 MB",  # peak memory
+            "27.9",  # mJ an examination
+            "The joules are of the module",
+            "VDD_IN 61.5 J",
+            "63.5 °C",
+            "+22.5 °C",
+            "1195 MHz",
+            "throttling: throttled",
+        ):
+            assert expected in page, expected
+        assert "Not measured for sparse, stream, offline: the record gives no reason." in page  # energy
+    charts_drawn = re.findall(r'aria-label="([^"]*)" viewBox', (tmp_path / "report.html").read_text())
+    for kind in ("Latency against", "Distribution of", "Course of", "Throughput", "Cold start", "Reliability", "ROC"):
+        assert any(name.startswith(kind) for name in charts_drawn), kind
+
+
+def test_what_was_not_measured_comes_with_its_reason(given_all: inputs.ReportInput, tmp_path: Path) -> None:
+    html.render(given_all, tmp_path / "report.html")
+    for page in ((tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()):
+        told = page.replace("&#39;", "'")
+        assert "After an idle gap (sparse): not measured, the suite 'standard' does not ask for it." in told
+        assert "Course over time: the record keeps percentiles and a histogram only." in told
+        assert "Not measured: the record gives no reason." in told  # energy
+        assert "Course of latencies" not in told
+
+
+def test_reasons_of_the_sensors_are_passed_on(given_all: inputs.ReportInput, tmp_path: Path) -> None:
+    bench = given_all.bundles[0].bench
+    assert bench is not None
+    quiet = {"energy": "no rail in hwmon", "thermal_c": "no thermal zone", "cpu_mhz": "no clock", "throttle": "no flag"}
+    sensors = bench.sensors_after.model_copy(
+        update={"absent": quiet, "thermal_c": {}, "cpu_mhz": (), "load_1min": None, "throttle": {}, "gpu_mhz": {}}
+    )
+    bench = bench.model_copy(update={"sensors_before": sensors, "sensors_after": sensors})
+    bundle = given_all.bundles[0].model_copy(update={"bench": bench})
+    page = html.render(given_all.model_copy(update={"bundles": (bundle,)}), tmp_path / "r.html").read_text()
+    for expected in (
+        "Not measured: no rail in hwmon.",
+        "No temperature: no thermal zone.",
+        "No processor clock: no clock.",
+        "No throttling: no flag.",
+    ):
+        assert expected in page
+
+
+def test_a_record_of_before_the_bins_still_makes_a_page(
+    given_all: inputs.ReportInput, verified: VerifyResult, tmp_path: Path
+) -> None:
+    plain = verified.to_json()
+    for scored in plain["accuracy"].values():
+        del scored["reliability"], scored["roc"]
+    older = VerifyResult.parse(plain, "an older result")
+    bundle = given_all.bundles[0].model_copy(update={"verify": older})
+    page = html.render(given_all.model_copy(update={"bundles": (bundle,)}), tmp_path / "r.html").read_text()
+    assert "Reliability: the record has no bins; verify the bundle again." in page
+    assert "ROC curve: the record has no points; verify the bundle again." in page
+    assert page.count("<svg") == 7
+
+
+def test_the_verify_record_of_a_bench_record_is_used(
+    given_all: inputs.ReportInput, verified: VerifyResult, benched: BenchResult, tmp_path: Path
+) -> None:
+    travelling = benched.model_copy(update={"verify": verified})
+    bundle = given_all.bundles[0].model_copy(update={"verify": None, "bench": travelling})
+    page = html.render(given_all.model_copy(update={"bundles": (bundle,)}), tmp_path / "r.html").read_text()
+    assert "0.910 [0.890, 0.930]" in page
+    assert "Not verified" not in page
+
+
+def test_models_stand_beside_one_another(given_rich: inputs.ReportInput) -> None:
+    table = tradeoff.table(given_rich)
+    assert [row[0] for row in table.rows] == ["tiny INT8", "tiny FP32", "tiny-two INT8", "tiny-two FP32"]
+    assert table.rows[0][2:6] == ("5.24", "6.24", "6.49", "0.910 [0.890, 0.930]")
+    assert table.rows[1][2:6] == ("10.5", "12.5", "13.0", "0.920 [0.900, 0.940]")
+    assert [point.name for point in tradeoff.points(given_rich, "network")] == [row[0] for row in table.rows]
+    assert "do not compare" not in table.note
+    other = given_rich.bundles[1].bench
+    assert other is not None
+    environment = other.environment.model_copy(update={"threads": 7, "cpu_model": "another"})
+    changed = given_rich.bundles[1].model_copy(update={"bench": other.model_copy(update={"environment": environment})})
+    note = tradeoff.table(given_rich.model_copy(update={"bundles": (given_rich.bundles[0], changed)})).note
+    assert "Not measured alike: processor, threads; these latencies do not compare." in note
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
+def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -> None:
+    kept = figures.front(points)
+    assert kept == sorted(kept, key=lambda index: points[index])
+    for index, (cost, value) in enumerate(points):
+        better = [p for p in points if p != (cost, value) and p[0] <= cost and p[1] >= value]
+        assert (index in kept) is (not better)
+
+
+def test_keys_of_tables_are_unique(given_rich: inputs.ReportInput, tmp_path: Path) -> None:
+    page = html.render(given_rich, tmp_path / "r.html").read_text()
+    keys = re.findall(r'<table data-key="([^"]+)"', page)
+    assert len(keys) == len(set(keys))
+    assert {"models", "latency", "latency-2", "accuracy", "stream", "offline", "energy"} <= set(keys)
 
 
 def test_sizes_count_the_graph_with_its_weights(bundle: Bundle) -> None:
