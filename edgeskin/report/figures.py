@@ -22,6 +22,15 @@ class Point:
     reference: bool
 
 
+def _short(name: str, limit: int = 34) -> str:
+    """A name that fits the legend; its end, which tells the precision, stays.
+
+    >>> _short("a-very-long-name-of-a-bundle-made-in-november INT8")
+    'a-very-long-name-of-a-…vember INT8'
+    """
+    return name if len(name) <= limit else f"{name[: limit - 12]}…{name[-11:]}"
+
+
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Places of the points that no other beats: none is both as fast and as good, and in one of them better.
 
@@ -88,7 +97,7 @@ def pareto_chart(label: str, points: Sequence[Point], what: str) -> Markup | Non
         parts += [line(cx, y(low), cx, y(high), style), line(cx, cy, x(point.p90_ms), cy, style)]
         parts.append(marker(point.series, cx, cy, 5.5, hollow=point.reference))
     rows = [
-        f"{p.name}: {ms(p.latency_ms)} ms, {value:.3f}{', on the front' if index in best else ''}"
+        f"{_short(p.name)}: {ms(p.latency_ms)} ms, {value:.3f}{', on the front' if index in best else ''}"
         for index, (p, value) in enumerate(zip(points, values, strict=True))
     ]
 

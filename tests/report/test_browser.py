@@ -177,6 +177,10 @@ def test_it_prints_without_cutting_a_table(page: Path) -> None:
     assert (round(float(size[1])), round(float(size[2]))) == (595, 842)  # A4, in points
     words = re.findall(r'<word xMin="(-?[\d.]+)" yMin="-?[\d.]+" xMax="([\d.]+)" yMax="[\d.]+">([^<]*)<', done.stdout)
     assert [word for word in words if float(word[0]) < 20 or float(word[1]) > 575] == []
-    printed = " ".join(word[2] for word in words)
+    pages = [" ".join(re.findall(r">([^<>]+)</word>", one)) for one in done.stdout.split("<page ")[1:]]
+    for one in pages:  # a table that fits on a page is not torn from its head
+        assert one.count("referral for melanoma") == 2 * one.count("Decisions that flip")
+        assert one.count("diagnosis macro-F1") == 2 * one.count("Difference, paired")
+    printed = " ".join(pages)
     for last in ("[2.00, 2.00]", "70.5", "61.5 J", "+22.5", "source and rails", "Phantom data"):
         assert last in printed, last
