@@ -115,8 +115,13 @@ class Machine:
     cores: int
 
 
-def doctor(root: Path = Path("/")) -> list[Check]:
-    """Every check, in the order in which people ask. `root` holds proc/ (another one in tests)."""
+def doctor(root: Path = Path("/"), sensors: Sequence[Check] = ()) -> list[Check]:
+    """Every check, in the order in which people ask.
+
+    Args:
+        root: holds proc/; another one in tests.
+        sensors: what `edgeskin.benchmark.survey` found, which stands above this module.
+    """
     machine = read_machine(root)
     return [
         _python(sys.version_info[:3]),
@@ -125,7 +130,9 @@ def doctor(root: Path = Path("/")) -> list[Check]:
         _processor(machine),
         _int8(machine),
         _device(machine),
+        *_targets(machine),
         _memory(),
+        *sensors,
         *(_packages(f"extra {e.name}", e.packages, e.enables, e.pip) for e in EXTRAS),
         _engine(),
         _disk("disk here", Path.cwd()),
@@ -290,6 +297,33 @@ def _device(machine: Machine) -> Check:
         return Check("device profile", "absent", f"none for {machine.arch}", "figures and targets of this board")
     title = catalog.device(name).title
     return Check("device profile", "ok", f"{name} ({title})" if exact else f"{name}: no board profile fits better")
+
+
+def _targets(machine: Machine) -> list[Check]:
+    """For each target, whether its bundles run on this machine, and if not, why not and what to install."""
+    name, _ = match_device(machine)
+    listed = catalog.device(name).targets if name else ()
+    exported: set[str] = {catalog.recipe(recipe).target for recipe in catalog.recipe_names()}
+    return [_target(target, name, listed, exported) for target in sorted({*listed, *exported})]
+
+
+def _target(target: str, device: str, listed: Sequence[str], exported: set[str]) -> Check:
+    label, enables = f"target {target}", f"running bundles of target {target}"
+    others = [other for other in listed if other != target and other in exported]
+    instead = f"export for {' or '.join(others)}" if others else ""
+    status, found = _package(target, target, _minimum_versions().get(target))
+    if target not in exported:
+        there = found if status == "ok" else "the board can have it"
+        return Check(label, "absent", f"{there}; edgeskin has no recipe for it yet", enables, instead)
+    if status == "broken":
+        return Check(label, "broken", found, enables, f"pip install --force-reinstall 'edgeskin[{target}]'")
+    if target not in listed:
+        where = f"not on {device}, which runs {', '.join(listed)}" if device else f"no profile for {platform.machine()}"
+        return Check(label, "absent", f"{where}; {found}", enables, instead)
+    if status == "absent":
+        fix = "it comes with JetPack" if target == "tensorrt" else f"pip install 'edgeskin[{target}]'"
+        return Check(label, "absent", f"{found} installed", enables, fix)
+    return Check(label, "ok", f"runs here: {found}", enables)
 
 
 def _memory() -> Check:

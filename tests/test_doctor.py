@@ -178,6 +178,57 @@ def test_int8_instructions(given, status, word):
     assert word in check.found
 
 
+def target(name: str, given: Machine) -> Check:
+    return find(doctor._targets(given), f"target {name}")
+
+
+def test_targets_with_a_recipe_run_here():
+    for check in doctor._targets(doctor.read_machine()):
+        assert check.status == "ok", check
+        assert check.found.startswith("runs here: ")
+
+
+def test_a_target_that_the_board_cannot_run_names_another():
+    board = machine("aarch64", board="NXP i.MX8MPlus EVK board")
+    check = target("openvino", board)
+    assert check.status == "absent"
+    assert check.found.startswith("not on imx8m-plus, which runs onnxruntime; openvino ")
+    assert check.fix == "export for onnxruntime"
+    assert target("onnxruntime", board).status == "ok"
+
+
+def test_a_target_without_a_recipe_is_not_promised(monkeypatch):
+    recipes = [name for name in catalog.recipe_names() if not name.startswith("tensorrt")]
+    monkeypatch.setattr(catalog, "recipe_names", lambda: recipes)
+    board = machine("aarch64", board="NVIDIA Jetson Orin Nano Developer Kit")
+    check = target("tensorrt", board)
+    assert check.status == "absent"
+    assert check.found.endswith("edgeskin has no recipe for it yet")
+    assert check.fix == "export for onnxruntime"
+
+
+def test_a_target_whose_engine_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(doctor, "_package", lambda name, module, minimum: ("absent", f"no {name}"))
+    check = target("openvino", machine("x86_64"))
+    assert (check.status, check.found) == ("absent", "no openvino installed")
+    assert check.fix == "pip install 'edgeskin[openvino]'"
+    monkeypatch.setattr(doctor, "_package", lambda name, module, minimum: ("broken", "openvino 1, needs >= 2"))
+    assert target("openvino", machine("x86_64")).status == "broken"
+
+
+def test_a_machine_without_a_profile_promises_no_target():
+    for check in doctor._targets(machine("riscv64")):
+        assert check.status == "absent"
+        assert check.found.startswith("no profile for")
+
+
+def test_sensors_stand_among_the_checks():
+    sensor = Check("energy sensor", "absent", "no INA3221", "millijoules")
+    checks = doctor.doctor(sensors=[sensor])
+    assert find(checks, "energy sensor") is sensor
+    assert doctor.exit_code(checks) == 0
+
+
 def test_avx2_alone_warns_of_saturating_sums():
     assert "verify" in doctor._int8(machine(flags=["avx2"])).fix
 

@@ -139,7 +139,7 @@ class _Ready:
         """Make the frames of a query ready, if they are not."""
         if number not in self._ready:
             if len(self._ready) >= self._hold:
-                self._ready.clear()
+                self._ready.pop(next(iter(self._ready)))  # the oldest
             self._ready[number] = self._of(classifier, number)
 
     def _of(self, classifier: Classifier, number: int) -> list[NDArray[np.uint8]]:

@@ -38,7 +38,7 @@ def run(
     """Offer `count` frames at `fps` and have the newest one answered whenever the last answer is there.
 
     Frame k is exposed at k / fps on a schedule that nothing delays; its age counts from that moment, so that waiting
-    is part of it. With nothing new to look at, the next exposure is waited for.
+    is part of it. With nothing new to look at, the next exposure is waited for. It ends when frame `count` would come.
 
     Args:
         answer: called with the number of a frame; returns when its answer is there.
@@ -49,16 +49,18 @@ def run(
     >>> def tick(seconds): clock[0] += seconds
     >>> found = run(10, 10, lambda number: tick(0.25), lambda: clock[0], tick)  # every answer takes 2.5 frames
     >>> found.answered, found.dropped, round(found.ages_s[1], 3)
-    ([0, 2, 5, 7, 9], 5, 0.3)
+    ([0, 2, 5, 7], 6, 0.3)
     """
     found = Frames(fps) if frames is None else frames
     start = now()
     following = 0
     while following < count:
         since = now() - start
-        newest = min(math.floor(since * fps + 1e-9), count - 1)
+        newest = math.floor(since * fps + 1e-9)
+        if newest >= count:  # the camera has stopped: what is left would only grow old
+            break
         if newest < following:
-            sleep(following / fps - since)
+            sleep(max(0.0, following / fps - since))
             continue
         answer(newest)
         done = now() - start

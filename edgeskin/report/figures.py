@@ -22,6 +22,15 @@ class Point:
     reference: bool
 
 
+def _short(name: str, limit: int = 34) -> str:
+    """A name that fits the legend; its end, which tells the precision, stays.
+
+    >>> _short("a-very-long-name-of-a-bundle-made-in-november INT8")
+    'a-very-long-name-of-a-…vember INT8'
+    """
+    return name if len(name) <= limit else f"{name[: limit - 12]}…{name[-11:]}"
+
+
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Places of the points that no other beats: none is both as fast and as good, and in one of them better.
 
@@ -72,7 +81,7 @@ def pareto_chart(label: str, points: Sequence[Point], what: str) -> Markup | Non
     y = Axis(max(0.0, min(lows) - spread), min(1.0, max(highs) + spread), height - BOTTOM, top)
     parts = [
         *y_axis(y, LEFT, WIDTH - RIGHT, count=6),
-        *x_axis(x, f"median latency in ms, to the p90; {what} upwards, with its 95 % interval", height - BOTTOM),
+        *x_axis(x, f"median to p90 latency, ms; {what} upwards", height - BOTTOM),
     ]
     best = front([(p.latency_ms, value) for p, value in zip(points, values, strict=True)])
     steps: list[tuple[float, float]] = []
@@ -82,12 +91,13 @@ def pareto_chart(label: str, points: Sequence[Point], what: str) -> Markup | Non
         steps.append(here)
     if len(steps) > 1:
         parts.append(path(steps, "front"))
-    for point, value, low, high in zip(points, values, lows, highs, strict=True):
+    drawn = sorted(zip(points, values, lows, highs, strict=True), key=lambda row: not row[0].reference)
+    for point, value, low, high in drawn:  # bundles on top of references
         cx, cy, style = x(point.latency_ms), y(value), f"mark s{point.series % 4}"
         parts += [line(cx, y(low), cx, y(high), style), line(cx, cy, x(point.p90_ms), cy, style)]
         parts.append(marker(point.series, cx, cy, 5.5, hollow=point.reference))
     rows = [
-        f"{p.name}: {ms(p.latency_ms)} ms, {value:.3f}{', on the front' if index in best else ''}"
+        f"{_short(p.name)}: {ms(p.latency_ms)} ms, {value:.3f}{', on the front' if index in best else ''}"
         for index, (p, value) in enumerate(zip(points, values, strict=True))
     ]
 
@@ -113,7 +123,7 @@ def reliability_chart(label: str, found: Mapping[str, Sequence[ReliabilityBin]],
     x, y, height = _unit_square(len(found))
     words = "mean confidence of a bin; share that is right upwards"
     parts = [*y_axis(y, LEFT, x.end, count=6), *x_axis(x, words, y.start), line(x(0), y(0), x(1), y(1), "ideal")]
-    for index, bins in enumerate(found.values()):
+    for index, bins in reversed(list(enumerate(found.values()))):  # the bundle on top
         total = sum(one.lesions for one in bins) or 1
         placed = [
             (x(one.confidence), y(one.accuracy), one.lesions)
@@ -145,7 +155,7 @@ def roc_chart(
     x, y, height = _unit_square(len(found))
     words = "1 - specificity; sensitivity upwards; a mark is the stored threshold"
     parts = [*y_axis(y, LEFT, x.end, count=6), *x_axis(x, words, y.start), line(x(0), y(0), x(1), y(1), "ideal")]
-    for index, (name, curve) in enumerate(found.items()):
+    for index, (name, curve) in reversed(list(enumerate(found.items()))):  # the bundle on top
         points = [(x(a), y(b)) for a, b in zip(curve.false_positive, curve.true_positive, strict=True)]
         parts.append(path(points, f"curve s{index}"))
         if name in operating:

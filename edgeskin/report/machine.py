@@ -13,7 +13,6 @@ from edgeskin.report.text import (
     size_text,
 )
 from edgeskin.spec.bench import BenchResult, Lane
-from edgeskin.spec.machine import Sensors
 
 
 def device(bench: BenchResult) -> Table:
@@ -135,20 +134,15 @@ def thermals(bench: BenchResult) -> tuple[Table | None, tuple[str, ...]]:
         if lane.clock_mhz is not None:
             rows.append((f"working cores, {lane_title(lane)}", *_change(*lane.clock_mhz, "MHz")))
     titles = {
-        "thermal_c": "temperature",
-        "cpu_mhz": "processor clock",
-        "throttle": "throttling",
+        "thermal_c": "Temperature",
+        "cpu_mhz": "Processor clock",
+        "throttle": "Throttling",
         "gpu_mhz": "GPU clock",
     }
-    notes = [
-        f"No {title}: {_absent(after, before, name)}." for name, title in titles.items() if _absent(after, before, name)
-    ]
+    reasons = {title: after.absent.get(name) or before.absent.get(name) for name, title in titles.items()}
+    notes = tuple(f"{title}: {reason}." for title, reason in reasons.items() if reason)
     table = Table("Temperatures and clocks", ("Sensor", "before", "after", "change"), tuple(rows)) if rows else None
-    return table, tuple(notes)
-
-
-def _absent(after: Sensors, before: Sensors, name: str) -> str:
-    return after.absent.get(name) or before.absent.get(name, "")
+    return table, notes
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -7,14 +7,14 @@ from edgeskin.spec.suite import Scenario
 
 COLD_PARTS = {
     "import_ms": "import",
-    "open_ms": "open and verify the bundle",
+    "open_ms": "open and verify",
     "engine_import_ms": "import the engine",
     "compile_ms": "compile",
     "prepare_ms": "prepare the frames",
     "inference_ms": "first inference",
     "decide_ms": "decide",
 }
-OLD_COLD_PARTS = {"import_ms": "import", "load_ms": "open and verify", "first_decision_ms": "compile, first decision"}
+OLD_COLD_PARTS = {"import_ms": "import", "load_ms": "open and verify", "first_decision_ms": "compile and decide"}
 
 
 def _lanes(bench: BenchResult, scenario: Scenario) -> list[Lane]:
@@ -125,7 +125,7 @@ def absent(bench: BenchResult) -> tuple[str, ...]:
     without = [lane for lane in bench.lanes if lane.series is None and lane.scenario == "single"]
     if without:
         which = "" if len(without) == len(bench.lanes) else " of " + "; ".join(lane_title(lane) for lane in without)
-        found.append(f"Course over time{which}: the record keeps percentiles and a histogram only.")
+        found.append(f"Latency over time{which}: the record keeps percentiles and a histogram only.")
     return tuple(found)
 
 

@@ -159,10 +159,10 @@ def _latency(bundle: BundleInput) -> Part | None:
         title = machine.lane_title(lane)
         if lane.scenario != "offline":  # offline: latencies of queries that wait for one another say little
             series = {own: lane.core} if lane.reference is None else {own: lane.core, "FP32": lane.reference}
-            label = f"Distribution of latencies, {title}"
+            label = f"Latency distribution, {title}"
             drawn.append(Figure(label, charts.latency_chart(label, series)))
         if lane.series is not None and lane.series.at_s:
-            label = f"Course of latencies, {title}"
+            label = f"Latency over time, {title}"
             drawn.append(Figure(label, charts.series_chart(label, _names(bundle), lane.series)))
     return Part("Latency", (scenes.latencies(bench, own), machine.device(bench)), tuple(drawn))
 

@@ -120,7 +120,8 @@ def accuracy(bundle: BundleInput) -> Table | None:
             rows += [_compared(f"{name} {names[key]}", figures[key]) for key in names if key in figures]
     verify = bundle.verify
     note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
-    columns = ("", "FP32", label(bundle), "Difference, paired")
+    note += " A bootstrap draw has a larger calibration error than the sample, so its interval may lie above it."
+    columns = ("Metric", "FP32", label(bundle), "Difference, paired")
     return Table("Accuracy", columns, tuple(rows), note, frozenset(marked), key="accuracy")
 
 

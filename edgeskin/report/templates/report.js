@@ -44,6 +44,7 @@
   function prepare(table) {
     [...table.tBodies].flatMap(rowsOf).forEach((row, place) => { row.dataset.place = place; });
     for (const [column, heading] of [...table.tHead.rows[0].cells].entries()) {
+      if (!heading.textContent.trim()) continue;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...heading.childNodes);
