@@ -33,7 +33,7 @@ def run(extra: dict[int, float], rounds: int = 60, each: float = 1.0) -> list[st
 
 def test_clocks_that_agree_are_no_reason():
     assert run({}) == []
-    assert run({number: 0.005 for number in range(60)}) == []  # half a percent
+    assert run(dict.fromkeys(range(60), 0.005)) == []  # half a percent
 
 
 def test_a_clock_that_jumps_forward_is_found_however_long_the_run():
@@ -47,7 +47,7 @@ def test_a_jump_that_is_undone_later_is_found():
 
 
 def test_a_clock_of_another_pace_is_found_at_the_end():
-    assert run({number: 0.02 for number in range(60)}) == [
+    assert run(dict.fromkeys(range(60), 0.02)) == [
         "clocks disagree over the run: perf_counter counted 60.00 s and monotonic 61.20 s"
     ]
 

@@ -133,3 +133,28 @@ def test_ratio_interval_covers_and_rounds_stay_paired() -> None:
     assert noisy.low < 0.4 < noisy.high
     with pytest.raises(ValueError, match="rounds differ"):
         statistics.ratio([1.0], [1.0, 2.0], repeats=10)
+
+
+@given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=3000))
+@settings(max_examples=60, deadline=None)
+def test_a_thinned_series_is_short_in_order_and_keeps_its_extremes(values: list[float]) -> None:
+    kept = statistics.thin(values)
+    assert len(kept) <= 400
+    assert kept == sorted(set(kept))
+    assert len(values) > 400 or kept == list(range(len(values)))
+    assert max(values[i] for i in kept) == max(values)
+    assert min(values[i] for i in kept) == min(values)
+
+
+def test_throttling_is_a_fall_of_more_than_a_tenth() -> None:
+    assert statistics.throttled("a", 2000, 1801) == []
+    assert statistics.throttled("a", 2000, 1799) == ["a: throttled, the clock fell from 2000 to 1799 MHz under load"]
+    assert statistics.throttled("a", 2000, 2400) == []
+    assert statistics.throttled("a", None, 900) == statistics.throttled("a", 900, None) == []
+
+
+def test_idle_cores_do_not_hide_that_the_working_ones_slowed() -> None:
+    before = statistics.working_clock([2400, 2400, 800, 800], threads=2)
+    after = statistics.working_clock([1800, 1800, 900, 900], threads=2)
+    assert (before, after) == (2400, 1800)
+    assert statistics.throttled("a", before, after)

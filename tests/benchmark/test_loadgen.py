@@ -1,0 +1,113 @@
+"""MLPerf LoadGen beside our loop: its log is read, its queries reach the bundle, and a disagreement is told."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeskin.benchmark import loadgen
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import pretty_json
+from edgeskin.spec.bench import LoadGenCheck
+from edgeskin.spec.suite import Suite
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "golden" / "tiny-onnxruntime"
+HERE = pytest.mark.skipif(bool(loadgen.unavailable()), reason=loadgen.unavailable() or "")
+
+# an excerpt of mlperf_log_summary.txt as LoadGen 6 writes it
+SUMMARY = """
+================================================
+MLPerf Results Summary
+================================================
+SUT name : PySUT
+Scenario : SingleStream
+Mode     : PerformanceOnly
+90th percentile latency (ns) : 2986100
+Result is : VALID
+================================================
+Additional Stats
+================================================
+QPS w/ loadgen overhead         : 412.16
+Min latency (ns)                : 2208131
+Max latency (ns)                : 6215611
+Mean latency (ns)               : 2419870
+50.00 percentile latency (ns)   : 2338456
+90.00 percentile latency (ns)   : 2731987
+95.00 percentile latency (ns)   : 2986100
+97.00 percentile latency (ns)   : 3238411
+99.00 percentile latency (ns)   : 4108204
+99.90 percentile latency (ns)   : 6215611
+"""
+
+
+def test_percentiles_are_read_from_the_summary_not_the_early_stopping_estimate():
+    found = loadgen.percentiles(SUMMARY)
+    assert found["50.00"] == 2.338456
+    assert found["90.00"] == 2.731987
+    assert len(found) == 6
+
+
+def test_agreement_is_of_each_percentile_and_to_three_percent():
+    same = [(1.0, 2.0)] * 4
+    assert loadgen.compare(same, [(1.02, 2.05)] * 4)[2] == []
+    p50, p90, reasons = loadgen.compare(same, [(1.05, 2.0)] * 4)
+    assert (p50, p90) == (0.952, 1.0)
+    assert reasons == ["p50: ours over LoadGen is 0.952, further from 1 than 3%"]
+    assert len(loadgen.compare(same, [(0.9, 1.8)] * 4)[2]) == 2
+    assert loadgen.compare(same, [(1.0, 2.0)] * 3 + [(9.0, 9.0)])[2] == []  # one bad moment is not the machine
+
+
+def test_without_the_package_there_is_a_reason(monkeypatch):
+    monkeypatch.setattr(loadgen, "unavailable", lambda: "the package mlcommons-loadgen is not installed")
+    with pytest.raises(EdgeskinError, match="pip install mlcommons-loadgen"):
+        loadgen.cross_check(TINY)
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("loadgen_check", ROOT / "benchmarks" / "loadgen_check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_says_that_it_is_absent(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(loadgen, "unavailable", lambda: "the package mlcommons-loadgen is not installed")
+    monkeypatch.setattr(sys, "argv", ["loadgen_check.py", str(TINY), "--out", str(tmp_path / "found.json")])
+    assert script().main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["absent"] == "the package mlcommons-loadgen is not installed"
+    assert told["checks"] == []
+    assert json.loads((tmp_path / "found.json").read_text()) == told
+
+
+@HERE
+def test_loadgen_puts_its_queries_to_the_bundle():
+    pytest.importorskip("onnxruntime")
+    suite = Suite(name="t", min_warmup=10, max_warmup=20, frame_height=96, frame_width=128)
+    found = loadgen.cross_check(TINY, threads=1, seconds=0.2, route="decision", blocks=2, suite=suite)
+    assert found.loadgen_queries >= 2 * 64
+    assert found.queries >= 2 * 64
+    assert 0 < found.p50_ms <= found.p90_ms
+    assert 0 < found.loadgen_p50_ms <= found.loadgen_p90_ms
+    assert found.agree == (not found.reasons)
+    assert LoadGenCheck.parse(json.loads(pretty_json(found.to_json())), "text") == found
+
+
+@HERE
+def test_an_error_of_the_bundle_comes_through_loadgen():
+    asked: list[int] = []
+
+    def ask(number: int) -> None:
+        asked.append(number)
+        if len(asked) > 5:
+            raise EdgeskinError("the engine gave logits that are not finite")
+
+    with pytest.raises(EdgeskinError, match="not finite"):
+        loadgen.single_stream(ask, 0.1)
+    assert len(asked) == 6
+    assert set(asked) <= set(range(loadgen.SAMPLES))
