@@ -239,6 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeskinError as problem:
         out.error(problem)
         return 2
+    except KeyboardInterrupt:
+        out.error(EdgeskinError("interrupted before anything was measured", fix="run the same command again"))
+        return 130
     out.line(table.render(result))
     if given.out is not None:
         out.line(f"written: {given.out}")

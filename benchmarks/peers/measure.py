@@ -84,7 +84,16 @@ def start(runner: Runner, plan: Plan) -> None:
             if route in runner.spec.routes:
                 runner.lanes[route] = Lane(_warm_up(runner, route))
     except PeerError as fault:
-        runner.reason = f"failed: {fault}"
+        _give_up(runner, f"failed: {fault}")
+
+
+def _give_up(runner: Runner, reason: str) -> None:
+    """Ask it no more, and end it at once: what it may still be computing would disturb the others."""
+    runner.reason = reason
+    if runner.worker is not None:
+        runner.idle_cpu_share = runner.worker.idle_cpu_share
+        runner.worker.close(patience_s=0)
+        runner.worker = None
 
 
 def _warm_up(runner: Runner, route: Route) -> Warmup:
@@ -118,7 +127,7 @@ def _turn(runner: Runner, route: Route, number: int, plan: Plan) -> None:
     try:
         found = runner.worker.ask(route, numbers, ANSWER_S)
     except PeerError as fault:
-        runner.reason = f"failed in round {number + 1}: {fault}"
+        _give_up(runner, f"failed in round {number + 1}: {fault}")
         return
     spent = [float(value) for value in found["ms"]]
     runner.lanes[route].rounds[number] = spent if found["whole"] else spent[plan.settle :]

@@ -1,8 +1,10 @@
 """A peer's processes as the run sees them: build, serve, cold start. Every failure becomes a reason."""
 
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -55,10 +57,16 @@ class Program:
             except subprocess.TimeoutExpired:
                 raise PeerError(f"{verb} did not end within {limit_s:.0f} s") from None
             finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                _end(process)
         return _parsed(said.splitlines()[-1] if said.strip() else "", verb, process.returncode, log)
+
+
+def _end(process: "subprocess.Popen[Any]") -> None:
+    """Kill a process that still runs, and what it has started: it leads a session of its own."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _parsed(line: str, verb: str, code: int | None, log: Path) -> dict[str, Any]:
@@ -109,8 +117,8 @@ class Worker:
         try:
             self._process.stdin.write(request.encode())
             self._process.stdin.flush()
-        except BrokenPipeError:
-            self._process.wait(timeout=10)
+        except BrokenPipeError:  # it is gone: _answer finds its exit code
+            pass
         found = self._answer(limit_s)
         self._rests()
         return found
@@ -152,18 +160,19 @@ class Worker:
                     break
                 self._rest += block
         line, _, self._rest = self._rest.partition(b"\n")
-        code = None if line else self._process.wait(timeout=10)
+        code = None
+        if not line:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(timeout=10)
         return _parsed(line.decode(errors="replace"), "serve", code, self._log)
 
-    def close(self) -> None:
+    def close(self, patience_s: float = 5.0) -> None:
         """End it: it leaves when its input ends, and is killed if it does not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
             self._process.stdin.close()
-            self._process.wait(timeout=5)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            self._process.kill()
-            self._process.wait()
+            self._process.wait(timeout=patience_s)
+        _end(self._process)
         self._process.stdout.close()
         self._stderr.close()

@@ -226,7 +226,7 @@ def test_a_peer_that_fails_in_a_round_keeps_its_rounds(
     runner.lanes["decision"] = measure.Lane(Warmup(queries=0, stationary=True, change=None))
     plan = measure.Plan(rounds=4, queries=1, settle=0, frames=3, cold_starts=0)
     assert measure.rounds([runner], plan, lambda *_: None) is False
-    measure.stop([runner])
+    assert runner.worker is None
     assert re.search(told, runner.reason)
     assert runner.reason.startswith("failed in round 3")
     found = measure.figures(runner, runner, "decision", 100)
@@ -239,8 +239,8 @@ def test_a_worker_that_hangs_is_given_up(program: Any, peers: dict[str, ModuleTy
         with pytest.raises(peers["process"].PeerError, match="no answer within 0 s"):
             worker.ask("network", [0], limit_s=0.2)
     finally:
-        worker._process.kill()  # it sleeps: close() would wait for it
-        worker.close()
+        worker.close(patience_s=0.1)
+    assert worker.cpu_seconds() == 0.0  # it is gone
 
 
 def test_a_build_that_fails_says_why_in_one_line(program: Any, peers: dict[str, ModuleType]) -> None:
