@@ -1,6 +1,5 @@
 """The chain: the only module that calls one stage after another."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,9 @@ from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file
 from edgeskin.preprocess import prepare
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.comparison import Comparison
+from edgeskin.spec.device import Beside, Device
+from edgeskin.spec.hosts import FleetResult
 from edgeskin.spec.manifest import IMAGES, MANIFEST, MODES, GraphEntry, Manifest, Mode, Provenance
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import VerifyResult
@@ -334,11 +336,62 @@ def data_is_here(bundle: Path) -> bool:
     return Path(open_bundle(bundle).manifest.data.root).is_dir()
 
 
-def bench(bundle: Path, suite: str, *, threads: int = 0, verify: VerifyResult | None = None) -> BenchResult:
-    """Latency and memory of a bundle on this machine, with the accuracy of the same bytes where it is given."""
+def bench(
+    bundle: Path, suite: str, *, threads: int = 0, verified: Path | None = None, accuracy: bool = False
+) -> BenchResult:
+    """Latency and memory of a bundle on this machine, with the accuracy of the same bytes where it is known.
+
+    Args:
+        verified: a verify result of this bundle.
+        accuracy: without one, score the test role first, if its data is here.
+    """
     from edgeskin.benchmark import scenarios
 
-    return scenarios.run(bundle, catalog.suite(suite), threads=threads, verify=verify)
+    plan = catalog.suite(suite)
+    known = read_result(VerifyResult, verified) if verified else None
+    if known is None and accuracy and data_is_here(bundle):
+        known = verify(bundle, threads=threads)
+    return scenarios.run(bundle, plan, threads=threads, verify=known)
+
+
+def compare(a: Path, b: Path, *, anyway: bool = False) -> Comparison:
+    """Two bench results side by side. Raises EdgeskinError where their conditions do not allow it."""
+    from edgeskin.benchmark import compare as stage
+
+    return stage.compare(stage.read(a), stage.read(b), anyway=anyway)
+
+
+def fleet(
+    bundle: Path, hosts: Path, folder: Path, *, suite: str = "standard", threads: int = 0, again: bool = False
+) -> FleetResult:
+    """Measure a bundle on boards over SSH; results go to `folder`, a board that fails is a row with its reason."""
+    from edgeskin.benchmark import fleet as stage
+
+    return stage.run(bundle, stage.read_hosts(hosts), folder, suite=suite, threads=threads, again=again)
+
+
+def estimates(bundle: Path, devices: Sequence[Device], benched: Path | None = None) -> list[Beside]:
+    """Roofline estimates of a bundle's pair graph on boards and on this computer, beside a measured value.
+
+    Raises:
+        EdgeskinError: the bench result is of another bundle.
+    """
+    from edgeskin.benchmark import compare, roofline
+
+    opened = open_bundle(bundle)
+    bench = compare.read(benched) if benched else None
+    if bench is not None and bench.bundle_sha256 != opened.sha256:
+        raise EdgeskinError(
+            "the bench result is of another bundle",
+            got=bench.bundle_sha256[:12],
+            possible=opened.sha256[:12],
+            fix="run `edgeskin bench` on this bundle",
+        )
+    found = [one for device in [*devices, roofline.this_computer()] for one in roofline.estimates(opened, device)]
+    return [
+        roofline.beside(one, bench) if bench else Beside(estimate=one, measured_p50_ms=None, reached=None)
+        for one in found
+    ]
 
 
 def report(
@@ -351,7 +404,7 @@ def report(
     title: str = "edgeskin report",
     commands: Sequence[str] = (),
 ) -> Path:
-    """One HTML page, and its Markdown twin, out of bundles and the JSON that verify and bench wrote about them.
+    """One HTML page, its Markdown twin and their JSON, out of bundles and what verify and bench wrote about them.
 
     Raises:
         EdgeskinError: a result is of none of these bundles, or of another schema version.
@@ -384,10 +437,6 @@ def report(
 
 def read_result(kind: type[R], path: Path) -> R:
     """A verify or bench result from its JSON file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EdgeskinError("no such result", got=str(path), fix="check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EdgeskinError("not a result file", got=f"{path}: {error}", fix="run verify or bench again") from error
-    return kind.parse(data, str(path))
+    from edgeskin.benchmark.compare import read_json
+
+    return kind.parse(read_json(path, str(kind.model_fields["format"].default)), str(path))

@@ -208,25 +208,39 @@ def run(
 
 @app.command()
 def bench(
-    bundle: BundlePath,
-    suite: Annotated[str, typer.Option(help="Suite: quick, standard, or a .toml.")] = "standard",
+    what: Annotated[
+        list[Path], typer.Argument(help="A bundle; or `compare` and two results.", metavar="BUNDLE | compare A B")
+    ],
+    suite: Annotated[str, typer.Option(help="Suite: quick, standard, official, or a .toml.")] = "standard",
     verified: Annotated[Path | None, typer.Option(help="JSON of `edgeskin verify --out` on this bundle.")] = None,
     accuracy: Annotated[bool, typer.Option(help="Also score the test role, if its data is there.")] = True,
     threads: Threads = 0,
-    file: Out = None,
+    hosts: Annotated[Path | None, typer.Option(help="A hosts.toml: measure on these boards, over SSH.")] = None,
+    again: Annotated[bool, typer.Option(help="With --hosts: also boards whose result is there.")] = False,
+    anyway: Annotated[bool, typer.Option(help="With compare: whatever the conditions.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="Also write the JSON to this file; with --hosts a folder (fleet).")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Latency and accuracy of a bundle on this machine, INT8 and FP32 interleaved."""
-    from edgeskin import chain, show
-    from edgeskin.spec.result import VerifyResult
+    """Latency and accuracy of a bundle here or on boards, INT8 and FP32 interleaved; or two results compared."""
+    from edgeskin import chain, show_bench
 
     out.configure(json_output=json)
-    known = chain.read_result(VerifyResult, verified) if verified else None
-    if known is None and accuracy and chain.data_is_here(bundle):
-        known = chain.verify(bundle, threads=threads)
-    measured = chain.bench(bundle, suite, threads=threads, verify=known)
-    _write(file, measured.to_json())
-    show.bench(measured)
+    if str(what[0]) == "compare" and len(what) == 3:
+        compared = chain.compare(what[1], what[2], anyway=anyway)
+        _write(file, compared.to_json())
+        show_bench.compared(compared)
+    elif len(what) != 1:
+        raise EdgeskinError("one bundle, or compare and two results", got=" ".join(map(str, what)))
+    elif hosts:
+        fleet = chain.fleet(what[0], hosts, file or Path("fleet"), suite=suite, threads=threads, again=again)
+        out.result(fleet.to_json())
+        show_bench.fleet(fleet)
+    else:
+        measured = chain.bench(what[0], suite, threads=threads, verified=verified, accuracy=accuracy)
+        _write(file, measured.to_json())
+        show_bench.bench(measured)
 
 
 @app.command()
@@ -260,7 +274,7 @@ def pack(
 @app.command()
 def report(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles.", metavar="BUNDLE...")],
-    page: Annotated[Path, typer.Option("--out", help="The .html to write; a .md lies beside it.")],
+    page: Annotated[Path, typer.Option("--out", help="The .html to write; .md and .json lie beside it.")],
     verified: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin verify --out`; repeatable.")] = None,
     benched: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin bench --out`; repeatable.")] = None,
     run: Annotated[Path | None, typer.Option(help="The training run, for its curves.")] = None,
@@ -273,27 +287,37 @@ def report(
 
 
 @app.command()
-def devices(json: Json = False) -> None:
-    """The boards whose published figures we know."""
-    from edgeskin import catalog, show
+def devices(
+    bundle: Annotated[Path | None, typer.Option(help="Estimate the latency of this bundle on each.")] = None,
+    benched: Annotated[Path | None, typer.Option(help="JSON of `edgeskin bench --out`, to stand beside it.")] = None,
+    json: Json = False,
+) -> None:
+    """The boards whose published figures we know, and what they let one expect of a bundle."""
+    from edgeskin import catalog, chain, show_bench
 
     out.configure(json_output=json)
     found = [catalog.device(name) for name in catalog.device_names()]
-    out.result([device.to_json() for device in found])
-    show.devices(found)
+    if bundle is None:
+        out.result([device.to_json() for device in found])
+        show_bench.devices(found)
+        return
+    guesses = chain.estimates(bundle, found, benched)
+    out.result([one.to_json() for one in guesses])
+    show_bench.estimates(guesses)
 
 
 @app.command()
 def doctor(json: Json = False) -> None:
     """What this machine is, what works on it, and what to install for the rest."""
-    from edgeskin import show
+    from edgeskin import show_bench
+    from edgeskin.benchmark import survey
     from edgeskin.doctor import doctor as examine
     from edgeskin.doctor import exit_code
 
     out.configure(json_output=json)
-    checks = examine()
+    checks = examine(sensors=survey.checks())
     out.result([check.to_json() for check in checks])
-    show.doctor(checks)
+    show_bench.doctor(checks)
     raise typer.Exit(exit_code(checks))
 
 

@@ -8,8 +8,6 @@ from edgeskin import out
 from edgeskin.errors import EdgeskinError
 from edgeskin.examinations import classify_all, read_examinations
 from edgeskin.runtime import Classifier, Result
-from edgeskin.spec.bench import BenchResult
-from edgeskin.spec.device import Device
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import Compared, Estimate, Flips, VerifyResult
 
@@ -146,57 +144,6 @@ def _compared(name: str, value: Compared) -> tuple[str, str, str, str]:
 def _flips(found: Flips) -> str:
     share = f"{found.share:.2%} ({found.low:.2%} to {found.high:.2%})"
     return f"{found.flipped} of {found.of}, {share}; to target {found.to_target}, from target {found.from_target}"
-
-
-def bench(found: BenchResult) -> None:
-    """Latencies of every lane, INT8 beside FP32."""
-    rows = []
-    for lane in found.lanes:
-        name = f"{lane.mode}, {'frame -> decision' if lane.route == 'decision' else 'network only'}"
-        for label, series in ((found.precision.upper(), lane.core), ("FP32", lane.reference)):
-            if series:
-                figures = (series.p50_ms, series.p90_ms, series.p99_ms, series.max_ms)
-                rows.append((name, label, series.queries, *(f"{value:.2f}" for value in figures)))
-    out.table(f"{found.bundle}: latency in ms", ["lane", "precision", "n", "p50", "p90", "p99", "max"], rows)
-    for lane in found.lanes:
-        if lane.ratio:
-            low_high = f"({lane.ratio.low:.3f} to {lane.ratio.high:.3f})"
-            out.line(f"{lane.mode} {lane.route}: {found.precision.upper()} / FP32 = {lane.ratio.value:.3f} {low_high}")
-    if found.cold_start:
-        cold = found.cold_start
-        out.line(
-            f"cold start: import {cold.import_ms:.0f}, load {cold.load_ms:.0f}, first {cold.first_decision_ms:.0f} ms"
-        )
-    if found.verify and (pair := found.verify.accuracy.get("pair")):
-        task = next(iter(pair.tasks))
-        out.line(f"macro-F1 of these bytes: {estimate(pair.tasks[task]['macro_f1'].bundle)}")
-    out.line("valid" if found.validity.valid else "not valid: " + "; ".join(found.validity.reasons))
-
-
-def devices(found: Sequence[Device]) -> None:
-    """Boards and their published figures."""
-    rows = [
-        (
-            device.name,
-            device.arch,
-            "-" if device.memory_gb is None else f"{device.memory_gb:g}",
-            "-" if device.int8_tops is None else f"{device.int8_tops:g}",
-            device.sm or "-",
-            ", ".join(device.targets),
-        )
-        for device in found
-    ]
-    out.table(
-        "published figures, not measurements", ["device", "arch", "GB", "INT8 TOPS", "SM", "targets"], rows, words=True
-    )
-
-
-def doctor(checks: Sequence[Any]) -> None:
-    """What is there, what is absent, what is broken."""
-    out.table("", ["check", "status", "found"], [(c.name, c.status, c.found) for c in checks], words=True)
-    for check in checks:
-        if check.status != "ok":
-            out.line(f"{check.name}: {check.status}; enables: {check.enables or '-'}; fix: {check.fix or '-'}")
 
 
 def data(summary: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import edgeskin
-from edgeskin import catalog, out, show
+from edgeskin import catalog, out, show, show_bench
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.result import Estimate, Flips
 
@@ -115,7 +115,7 @@ def test_flips_name_their_direction():
 
 def test_devices(capsys):
     found = [catalog.device(name) for name in catalog.device_names()]
-    show.devices(found)
+    show_bench.devices(found)
     said = capsys.readouterr().out
     assert "not measurements" in said
     assert all(device.name in said for device in found)
@@ -126,7 +126,7 @@ def test_doctor(capsys):
         SimpleNamespace(name="engine", status="ok", found="1.22", enables="", fix=""),
         SimpleNamespace(name="trainer", status="absent", found="-", enables="train", fix="pip install x"),
     ]
-    show.doctor(checks)
+    show_bench.doctor(checks)
     said = capsys.readouterr().out
     assert "trainer: absent; enables: train; fix: pip install x" in said
     assert "engine: ok" not in said

@@ -24,6 +24,11 @@ def read(path: Path) -> BenchResult:
     Raises:
         EdgeskinError: no such file, no JSON, another kind of file, another schema version, a field that does not fit.
     """
+    return BenchResult.parse(read_json(path, FORMAT), str(path))
+
+
+def read_json(path: Path, known: str) -> object:
+    """Plain data of a result file of the format `known`. Raises EdgeskinError as `read` does."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -33,9 +38,9 @@ def read(path: Path) -> BenchResult:
             "the result cannot be read", got=f"{path}: {error.strerror}", fix="check the path"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EdgeskinError("not a result file", got=f"{path}: {error}", fix="run `edgeskin bench` again") from error
-    check_format(data, FORMAT, str(path))
-    return BenchResult.parse(data, str(path))
+        raise EdgeskinError("not a result file", got=f"{path}: {error}", fix="run verify or bench again") from error
+    check_format(data, known, str(path))
+    return data
 
 
 def check_format(data: object, known: str, where: str) -> None:
