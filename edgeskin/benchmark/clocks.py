@@ -35,6 +35,7 @@ class Watch:
     >>> watch = Watch({name: lambda name=name: hands[name] for name in hands})
     >>> hands.update(perf_counter=9.0, monotonic=10.0)
     >>> watch.look()
+    True
     >>> watch.reasons()
     ['clocks disagree: perf_counter counted 9.00 s and monotonic 10.00 s']
     """
@@ -55,10 +56,14 @@ class Watch:
                 break
         return found
 
-    def look(self, *, at_once: bool = False) -> None:
-        """Compare each clock with itself and with the others since the last look, EVERY_S ago or `at_once`."""
+    def look(self, *, at_once: bool = False) -> bool:
+        """Compare each clock with itself and with the others, if the last look was EVERY_S ago; or `at_once`.
+
+        Returns:
+            Whether it looked: what else is to be done now and then between queries can wait for it too.
+        """
         if not at_once and 0 <= self._lead() - self._last[self._leader] < EVERY_S:
-            return
+            return False
         now = self._read()
         spent = {name: now[name] - self._last[name] for name in now}
         for name, seconds in spent.items():
@@ -68,6 +73,7 @@ class Watch:
             if seconds >= 0 and gap > max(JUMP_S, DISAGREE * spent[self._leader]):
                 self._note(f"clocks disagree: {self._told(spent, name)}")
         self._last = now
+        return True
 
     def _told(self, spent: Mapping[str, float], name: str) -> str:
         return f"{self._leader} counted {spent[self._leader]:.2f} s and {name} {spent[name]:.2f} s"

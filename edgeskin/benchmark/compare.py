@@ -218,7 +218,7 @@ def _accuracy(a: BenchResult, b: BenchResult) -> tuple[tuple[AccuracyComparison,
     one, other = a.verify, b.verify
     if one is None or other is None:
         lacking = " and ".join(label for label, v in (("A", one), ("B", other)) if v is None)
-        return (), (f"no accuracy beside the latency: {lacking} was measured without a verify result",)
+        return (), (f"no accuracy beside the latency: no verify result in {lacking}",)
     if not one.accuracy or not other.accuracy:
         return (), ("no accuracy beside the latency: no lesions were scored",)
     if (one.data, one.role_sha256) != (other.data, other.role_sha256):

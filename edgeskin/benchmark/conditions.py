@@ -16,9 +16,11 @@ NOT_CONDITIONS = {
 }
 # Fields of a suite that leave the latency of a query as it is.
 NOT_ASKED = {"name", "note", "threads", "bootstrap", "accuracy_lesions", "cold_starts"}
-SETTINGS = {"threads", "governor", "power_mode"}
+SETTINGS = {"threads", "governor", "power_mode", "turbo"}
+GPU_SOFTWARE = {"cuda", "tensorrt"}  # runs the bundles of target tensorrt, and no others
+WORTH_KNOWING = ("cpu_model", "board", "governor", "turbo", "memory_bytes")  # on every machine there is
 RUNS_A_BUNDLE = {"edgeskin", "numpy", "pillow"}  # and the engine of the target
-ENGINES = {"openvino", "onnxruntime", "tensorrt"}
+ENGINES = {"openvino", "onnxruntime"}  # by their Python packages
 BUNDLE = ("bundle_sha256", "target", "precision", "phantom", "backbone", "parameters", "input_height", "input_width")
 MEMORY_SHARE = 0.01  # the kernel keeps a little more or less for itself at every start
 
@@ -51,7 +53,10 @@ def differences(a: BenchResult, b: BenchResult) -> tuple[Difference, ...]:
         one, other = getattr(a.environment, name), getattr(b.environment, name)
         if name in NOT_CONDITIONS or (name == "memory_bytes" and _about_equal(one, other)):
             continue
-        look("setting" if name in SETTINGS else "machine", name, one, other)
+        if name not in GPU_SOFTWARE:
+            look("setting" if name in SETTINGS else "machine", name, one, other)
+        elif "tensorrt" in (a.target, b.target):
+            look("software", name, one, other)
     counts = RUNS_A_BUNDLE | ({a.target, b.target} & ENGINES)
     for name in sorted(counts):
         look("software", name, a.environment.versions.get(name), b.environment.versions.get(name))
@@ -88,16 +93,8 @@ def objections(a: BenchResult, b: BenchResult, found: tuple[Difference, ...]) ->
 
 
 def unknown(a: BenchResult, b: BenchResult) -> tuple[str, ...]:
-    """Conditions of the environment that are null on both sides, so that nobody can say whether they were equal."""
-    quiet = {name for name, why in a.environment.absent.items() if why == "no limit set"}
-    return tuple(
-        name
-        for name in type(a.environment).model_fields
-        if name not in NOT_CONDITIONS
-        and name not in quiet
-        and getattr(a.environment, name) is None
-        and getattr(b.environment, name) is None
-    )
+    """Conditions that are null on both sides, so that nobody can say whether they were equal."""
+    return tuple(name for name in WORTH_KNOWING if {getattr(r.environment, name) for r in (a, b)} == {None})
 
 
 def machine(result: BenchResult) -> str:

@@ -24,7 +24,8 @@ TOLERANCE = 1e-4  # of a logit or a probability, where the engine does not repea
 ENERGY_RING = 4  # different examinations while energy is measured
 WARMUP_NUMBERS = 1_000_000  # queries of the warm-up are numbered from here: none is asked again in the timed run
 
-Answer = tuple[float, NDArray[np.float64], dict[str, float]]  # milliseconds, outputs, parts of the route
+Outputs = NDArray[np.float32] | NDArray[np.float64]
+Answer = tuple[float, Outputs, dict[str, float]]  # milliseconds, outputs, parts of the route
 Step = Callable[..., None]
 
 
@@ -83,7 +84,7 @@ class Series:
 
     latencies_ms: list[float] = field(default_factory=list)
     parts_ms: dict[str, list[float]] = field(default_factory=dict)
-    kept: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # query number -> outputs
+    kept: dict[int, Outputs] = field(default_factory=dict)  # query number -> outputs
     at_s: list[float] = field(default_factory=list)  # start of each query, time.perf_counter()
 
     def add(self, number: int, answer: Answer, keep: bool, at_s: float = 0.0) -> None:
@@ -93,7 +94,7 @@ class Series:
         for name, value in answer[2].items():
             self.parts_ms.setdefault(name, []).append(value)
         if keep:
-            self.kept[number] = answer[1]
+            self.kept[number] = np.array(answer[1], np.float64)
 
 
 @dataclass
@@ -158,7 +159,7 @@ class ask_network(_Ready):  # noqa: N801 - called as the function that asks
         start = time.perf_counter_ns()
         logits = classifier.infer(frames, mode)
         spent = time.perf_counter_ns() - start
-        return spent / 1e6, np.array(logits, np.float64).ravel(), {}
+        return spent / 1e6, logits, {}
 
 
 class ask_decision(_Ready):  # noqa: N801
@@ -211,7 +212,9 @@ def same_outputs(measured: Measured, plain: Classifier, camera: Camera) -> SameO
     kept = measured.series["core"].kept
     if not kept:
         return None
-    gaps = [float(np.abs(ask(plain, number)[1] - outputs).max()) for number, outputs in sorted(kept.items())]
+    gaps = [
+        float(np.abs(ask(plain, number)[1].ravel() - outputs.ravel()).max()) for number, outputs in sorted(kept.items())
+    ]
     return SameOutputs(
         compared=len(gaps),
         identical=sum(gap == 0 for gap in gaps),

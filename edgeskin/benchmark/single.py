@@ -25,18 +25,18 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
     suite, classifiers = setting.suite, setting.classifiers
     ask = setting.ask(mode, route)
     wanted_s = suite.min_seconds / len(LANES)
-    begun = timed = ended = time.monotonic()
+    begun = timed = ended = time.perf_counter()
     series: dict[Graphs, Series] = {graphs: Series() for graphs in classifiers}
     chosen = chosen_at_random(suite.min_queries)
     warmup: dict[Graphs, Warmup] = {}
     clock = last_clock = None
     energy: Energy | None = None
-    number = 0
+    number = told = 0
     interrupted = False
     try:
-        warmup = warm_up(classifiers, ask, suite, begun + WARMUP_SHARE * budget_s)
+        warmup = warm_up(classifiers, ask, suite, time.monotonic() + WARMUP_SHARE * budget_s)
         clock = setting.clock_mhz()
-        timed = ended = time.monotonic()
+        timed = ended = time.perf_counter()
         while True:
             enough = number >= suite.min_queries and ended - timed >= wanted_s
             if enough or (number and ended - begun >= budget_s):
@@ -45,13 +45,15 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
             answers = {}
             for graphs in order:
                 answer = ask(classifiers[graphs], number)
-                answers[graphs] = (answer, time.perf_counter() - answer[0] / 1e3)
+                ended = time.perf_counter()
+                answers[graphs] = (answer, ended - answer[0] / 1e3)
             for graphs, (answer, at_s) in answers.items():  # a round counts whole or not at all
                 series[graphs].add(number, answer, graphs == "core" and number in chosen, at_s)
             number += 1
-            setting.watch.look()
-            ended = time.monotonic()
-            step(1 if number <= suite.min_queries else 0)
+            if setting.watch.look():  # a progress bar takes longer than everything else between two queries
+                step(min(number, suite.min_queries) - told)
+                told = min(number, suite.min_queries)
+        step(min(number, suite.min_queries) - told)
         last_clock = setting.clock_mhz()
         energy = setting.energy(mode, route)
     except KeyboardInterrupt:
@@ -63,7 +65,7 @@ def measure(setting: Setting, mode: Mode, route: Route, budget_s: float, step: S
         route,
         series,
         warmup,
-        time.monotonic() - begun,
+        time.perf_counter() - begun,
         interrupted,
         min_queries=suite.min_queries,
         short_s=wanted_s - (ended - timed),

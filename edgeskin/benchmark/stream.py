@@ -89,20 +89,25 @@ def measure(
     warmup: dict[Graphs, Warmup] = {}
     energy: Energy | None = None
     interrupted = False
+    untold = 0  # frames that the progress bar does not know of yet
 
     def answer(number: int) -> None:
         found = ask(core, number % RING)
         answers.append((found, now() - found[0] / 1e3))
 
     def between(passed: int) -> None:
-        setting.watch.look()
-        step(passed)
+        nonlocal untold
+        untold += passed
+        if setting.watch.look():
+            step(untold)
+            untold = 0
 
     try:
         warmup = warm_up(setting.core(), lambda one, number: ask(one, number % RING), setting.suite, begun + WARMUP_S)
         with setting.meter.measure() as work:
             run(spec.fps, count, answer, now, sleep, frames, between)
         energy = setting.meter.record(work, examinations=len(frames.answered), idle_w=setting.idle_w)[0]
+        step(untold)
     except KeyboardInterrupt:
         interrupted = True
     if not frames.answered:

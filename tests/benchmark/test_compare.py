@@ -66,7 +66,7 @@ def test_a_run_beside_itself_is_one(measured: BenchResult) -> None:
     assert all(lane.verdict == "no difference" for lane in found.lanes)
     assert all(lane.low is not None and lane.high is not None and lane.low <= 1 <= lane.high for lane in found.lanes)
     assert {row.part for row in found.cold_start} == {"process", "import", "load", "first_decision"}
-    assert any("without a verify result" in remark for remark in found.remarks)
+    assert any("no verify result in A and B" in remark for remark in found.remarks)
 
 
 @pytest.mark.parametrize("series", [True, False])
@@ -228,12 +228,19 @@ def test_what_nobody_knows_is_said(measured: BenchResult) -> None:
 
 def test_every_field_of_the_record_is_a_condition_or_has_a_reason(measured: BenchResult) -> None:
     for name in Environment.model_fields:
-        if name in conditions.NOT_CONDITIONS:
+        if name in {*conditions.NOT_CONDITIONS, *conditions.GPU_SOFTWARE}:
             continue
         other = elsewhere(measured, **{name: 1 if name == "memory_bytes" else ("changed",)})
         assert [one.name for one in conditions.differences(measured, other)] == [name]
     assert set(conditions.NOT_CONDITIONS) <= set(Environment.model_fields)
     assert set(Suite.model_fields) >= conditions.NOT_ASKED
+    assert set(conditions.WORTH_KNOWING) | conditions.SETTINGS | conditions.GPU_SOFTWARE <= set(
+        Environment.model_fields
+    )
+    cuda = elsewhere(measured, cuda="12.6")
+    assert conditions.differences(measured, cuda) == ()  # this bundle does not use it
+    on_gpu = [one.model_copy(update={"target": "tensorrt"}) for one in (measured, cuda)]
+    assert [one.kind for one in conditions.differences(*on_gpu)] == ["software"]
     a_little_more = elsewhere(measured, memory_bytes=(measured.environment.memory_bytes or 10**9) + 4096)
     assert conditions.differences(measured, a_little_more) == ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeskin.benchmark import loadgen
+from edgeskin.benchmark import loadgen, statistics
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json
 from edgeskin.spec.bench import LoadGenCheck
@@ -17,37 +17,43 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "golden" / "tiny-onnxruntime"
 HERE = pytest.mark.skipif(bool(loadgen.unavailable()), reason=loadgen.unavailable() or "")
 
-# an excerpt of mlperf_log_summary.txt as LoadGen 6 writes it
+# an excerpt of mlperf_log_summary.txt as LoadGen 6.0.17 wrote it
 SUMMARY = """
-================================================
-MLPerf Results Summary
-================================================
 SUT name : PySUT
 Scenario : SingleStream
 Mode     : PerformanceOnly
-90th percentile latency (ns) : 2986100
+90.0th percentile latency (ns) : 2118733
 Result is : VALID
-================================================
-Additional Stats
-================================================
-QPS w/ loadgen overhead         : 412.16
-Min latency (ns)                : 2208131
-Max latency (ns)                : 6215611
-Mean latency (ns)               : 2419870
-50.00 percentile latency (ns)   : 2338456
-90.00 percentile latency (ns)   : 2731987
-95.00 percentile latency (ns)   : 2986100
-97.00 percentile latency (ns)   : 3238411
-99.00 percentile latency (ns)   : 4108204
-99.90 percentile latency (ns)   : 6215611
+Early Stopping Result:
+ * Processed at least 64 queries (134).
+ * Would discard 4 highest latency queries.
+ * Early stopping 90.0th percentile estimate: 4853013
+ * Not enough queries processed for 99.0th percentile
+ early stopping estimate (would need to process at
+ least 662 total queries).
+
+Min latency (ns)                : 2072044
+Max latency (ns)                : 5835185
+Mean latency (ns)               : 2261057
+50.00 percentile latency (ns)   : 2090311
+90.00 percentile latency (ns)   : 2118733
+95.00 percentile latency (ns)   : 3656362
+97.00 percentile latency (ns)   : 4853013
+99.00 percentile latency (ns)   : 5749557
+99.90 percentile latency (ns)   : 5835185
 """
 
 
 def test_percentiles_are_read_from_the_summary_not_the_early_stopping_estimate():
     found = loadgen.percentiles(SUMMARY)
-    assert found["50.00"] == 2.338456
-    assert found["90.00"] == 2.731987
+    assert found["50.00"] == 2.090311
+    assert found["90.00"] == 2.118733
     assert len(found) == 6
+
+
+def test_our_early_stopping_discards_as_many_as_loadgen_did():
+    assert statistics.early_stopping_rank(134, 0.90) == 4 + 1  # it reports the one below those it discards
+    assert statistics.early_stopping_needs(0.99) == 662
 
 
 def test_agreement_is_of_each_percentile_and_to_three_percent():
