@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from edgeskin import chain, out
-from edgeskin.bundle import open_bundle
 from edgeskin.files import pretty_json, write_atomic
-from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.train import DataSpec, NetworkSpec, TrainSpec
 
 TARGETS = ("openvino", "onnxruntime")
@@ -35,10 +33,12 @@ def demo(folder: Path, backbone: str = "tf_efficientnet_lite0", pairs: int = _PA
     for target, bundle in bundles.items():
         chain.export(run, target, bundle, root=str(phantom), calibration_pairs=_CALIBRATION)
     out.note("4/6 verify: FP32 beside INT8 on the test role")
-    results = {target: _verify(folder, bundle) for target, bundle in bundles.items()}
+    for target, bundle in bundles.items():
+        found = chain.verify(bundle, bootstrap=500)
+        write_atomic(folder / f"verify-{target}.json", pretty_json(found.to_json()))
     out.note("5/6 benchmark on this machine")
     for target, bundle in bundles.items():
-        measured = chain.bench(bundle, "quick", verify=results[target])
+        measured = chain.bench(bundle, "quick", verified=folder / f"verify-{target}.json")
         write_atomic(folder / f"bench-{target}.json", pretty_json(measured.to_json()))
     out.note("6/6 report")
     commands = (f"edgeskin demo --out {folder}", *(f"edgeskin verify {bundle}" for bundle in bundles.values()))
@@ -51,10 +51,3 @@ def demo(folder: Path, backbone: str = "tf_efficientnet_lite0", pairs: int = _PA
         title="edgeskin demo: drawn lesions",
         commands=commands,
     )
-
-
-def _verify(folder: Path, bundle: Path) -> VerifyResult:
-    found = chain.verify(bundle, bootstrap=500)
-    target = open_bundle(bundle).manifest.target
-    write_atomic(folder / f"verify-{target}.json", pretty_json(found.to_json()))
-    return found

@@ -10,7 +10,6 @@ from edgeskin.spec.comparison import Comparison
 from edgeskin.spec.device import Beside, Device
 from edgeskin.spec.hosts import FleetResult
 
-
 _ROUTES = {"network": "network only", "decision": "frame -> decision"}
 
 
