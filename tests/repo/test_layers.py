@@ -11,7 +11,7 @@ PACKAGE = ROOT / "edgeskin"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 TOP = {"cli", "show", "show_bench"}
-CHAIN = {"chain", "demo"}
+CHAIN = {"chain", "demo", "exporting"}
 STAGES = {"data", "training", "quantize", "verify", "benchmark", "report"}
 BACKENDS = {"backends"}
 MODEL = {"model"}
