@@ -23,22 +23,31 @@ _MADE = re.compile(r"^dir=(/.*/edgeskin-[A-Za-z0-9]{6})$", re.MULTILINE)
 _FREE = re.compile(r"\s\d+\s+\d+\s+(-?\d+)\s+\d+%\s")  # df -P: blocks, used, available, capacity
 _VERSION = re.compile(r"^\d+\.\d+\S*$")
 
-# The benchmark in a process group of its own; what watches it reads the script's standard input, which ends with the
-# connection, however that comes about. It then ends the group and removes the folder: no board is left working for
-# nobody. `timeout` covers a cable that was pulled, of which the board would hear hours later.
+RESULT = b"edgeskin-result\n"  # on standard output before the result: a board's profile may print something first
+NO_RESULT = 74
+
+# The benchmark in a process group of its own. What watches it reads the script's standard input, which ends with the
+# connection, however that comes about; it then ends the group and removes the folder: no board is left at work for
+# nobody. `timeout` covers a cable that was pulled, of which the board would hear hours later. The two traps keep each
+# half from being ended by the other, or by a pipe that nobody reads, before the folder is gone.
 WATCHED = """
 cd {folder} || exit 73
 exec 3<&0
 if command -v setsid >/dev/null 2>&1; then own=-; set -- setsid {command}; else own=; set -- {command}; fi
 "$@" </dev/null >/dev/null 3<&- &
 job=$!
+trap '' PIPE
 limit=
 if command -v timeout >/dev/null 2>&1; then limit="timeout {seconds}"; fi
-( $limit cat <&3; kill -TERM "$own$job"; sleep 2; kill -KILL "$own$job"; cd /; rm -rf {folder} ) >/dev/null 2>&1 &
+( $limit cat <&3; trap '' TERM; kill -TERM "$own$job"; sleep 2; kill -KILL "$own$job"; cd /; rm -rf {folder} ) \\
+    >/dev/null 2>&1 &
 watch=$!
 exec 3<&-
 wait "$job"
 status=$?
+if [ "$status" = 0 ]; then echo edgeskin-result; cat result.json || status=74; fi
+cd /
+rm -rf {folder}
 kill "$watch" 2>/dev/null
 exit "$status"
 """
@@ -73,8 +82,9 @@ def measure(task: Task, known: Path, stop: threading.Event, tell: Callable[[str]
         home = _make_folder(board, host, task.archive.stat().st_size)
         try:
             tell("uploading")
-            board.write(f"{home}/bundle.zip", task.archive)
-            board.write(f"{home}/suite.toml", suite_toml(task.suite).encode())
+            undo = f"rm -rf {shlex.quote(home)}"
+            board.write(f"{home}/bundle.zip", task.archive, undo=undo)
+            board.write(f"{home}/suite.toml", suite_toml(task.suite).encode(), undo=undo)
             tell("measuring")
             script = WATCHED.format(
                 folder=shlex.quote(home),
@@ -83,13 +93,13 @@ def measure(task: Task, known: Path, stop: threading.Event, tell: Callable[[str]
                 f"--suite ./suite.toml --threads {task.threads} --no-accuracy --out result.json",
             )
             done = board.run(script, watched=True)
+            if done.status == NO_RESULT:
+                raise BoardError("wrong result", "no result there", got=done.said())
             if done.status:
                 fault = writing_fault(done.said()) or "bench failed"
                 got = KILLED if done.status in (-1, 137) else done.said()
                 raise BoardError(fault, "edgeskin bench failed there", got=got, fix=fix_of(fault))
-            tell("fetching")
-            fetched = board.run(f"cat {shlex.quote(home)}/result.json")
-            return _checked(fetched.stdout, fetched.said() if fetched.status else "", task), version
+            return _checked(done.stdout.partition(RESULT)[2], task), version
         finally:
             board.last(f"rm -rf {shlex.quote(home)}")
 
@@ -139,10 +149,8 @@ def suite_toml(suite: Suite) -> str:
     return "".join(f"{name} = {text(value)}\n" for name, value in suite.to_json().items() if value is not None)
 
 
-def _checked(data: bytes, complaint: str, task: Task) -> BenchResult:
+def _checked(data: bytes, task: Task) -> BenchResult:
     """The board's result, if it is one, and of what was asked."""
-    if complaint:
-        raise BoardError("wrong result", "no result there", got=complaint)
     try:
         plain = json.loads(data)
         compare.check_format(plain, compare.FORMAT, "the result")

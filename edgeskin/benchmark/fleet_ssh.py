@@ -72,6 +72,13 @@ def writing_fault(text: str) -> Fault | None:
     return "no space" if _FULL.search(text) else "no permission" if _FORBIDDEN.search(text) else None
 
 
+def upload_script(path: str, size_bytes: int, undo: str = "") -> str:
+    """A script that writes its standard input to a file; status 74 after `undo` where it was not `size_bytes`."""
+    file = quoted(path)
+    whole = f'[ "$status" = 0 ] && {{ [ "$(wc -c < {file})" -eq {size_bytes} ] || status=74; }}'
+    return f'cat > {file}; status=$?; {whole}; [ "$status" = 0 ] || {{ {undo or ":"}; }}; exit "$status"'
+
+
 class Connection:
     """A board that was logged into. Every call ends by `deadline` (time.monotonic()) or when `stop` is set."""
 
@@ -109,9 +116,14 @@ class Connection:
             raise BoardError("unreachable", "the connection broke", got=str(error) or type(error).__name__) from error
         return done
 
-    def write(self, path: str, content: Path | bytes) -> None:
-        """Put a file onto the board. Raises BoardError with the board's own words where it cannot."""
-        done = self.run(f"cat > {quoted(path)}", feed=content)
+    def write(self, path: str, content: Path | bytes, *, undo: str = "") -> None:
+        """Put a file onto the board; the board runs `undo` where not all of it arrives.
+
+        Raises:
+            BoardError: with the board's own words, where it cannot be written.
+        """
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        done = self.run(upload_script(path, size, undo), feed=content)
         if done.status == 0:
             return
         if done.status in (-1, _FILE_SIZE_SIGNAL):

@@ -224,6 +224,14 @@ def test_a_fleet_with_every_kind_of_board(
     wait_until(lambda: not list(there.iterdir()))  # the watch of the slow one needs a moment
 
 
+def at_work(pid: int) -> bool:
+    """Whether a process runs; one that ended and whose parent has not asked for its status does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds
     while not true():
@@ -275,7 +283,7 @@ def test_a_killed_run_leaves_no_board_at_work_and_goes_on_where_it_was(
     run.send_signal(signal.SIGKILL)
     run.wait(10)
     board_pid = int(started.read_text())
-    wait_until(lambda: not Path(f"/proc/{board_pid}").exists())
+    wait_until(lambda: not at_work(board_pid))
     wait_until(lambda: not list(there.iterdir()))
     summary = FleetResult.parse(json.loads((folder / fleet.SUMMARY).read_text()), "summary")
     assert summary.partial
@@ -404,6 +412,38 @@ def test_a_port_that_is_no_ssh(greeting: bytes, suite_file: str, tmp_path: Path)
         thread.join()
     assert row.fault == "unreachable"
     assert row.seconds < 15
+
+
+@needs_sshd
+def test_an_upload_that_breaks_off_leaves_nothing(
+    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], there: Path
+) -> None:
+    host, folder = fleet_of(entry("one")).host[0], there / "run"
+    folder.mkdir()
+    file, undo = str(folder / "it's.zip"), f"rm -rf {shlex.quote(str(folder))}"
+    with fleet_ssh.connect(host, sshd.known_hosts, time.monotonic() + 30, threading.Event()) as board:
+        board.write(file, b"x" * 100_000, undo=undo)
+        assert Path(file).read_bytes() == b"x" * 100_000
+        assert board.run(fleet_ssh.upload_script(file, 100_000, undo), feed=b"x" * 99_999).status == 74
+    assert not folder.exists()
+
+
+@needs_sshd
+def test_what_a_profile_prints_is_no_result(
+    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], suite_file: str, tmp_path: Path,
+    result: BenchResult,
+) -> None:  # fmt: skip
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(result.to_json()))
+    chatty = 'command="echo welcome {}; eval \\"$SSH_ORIGINAL_COMMAND\\"" '
+    key = sshd.home / "chatty"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=30)
+    with (sshd.home / "authorized").open("a") as keys:
+        keys.write(chatty + key.with_suffix(".pub").read_text())
+    text = f'case "$1" in --version) echo 9.9;; *) cp {shlex.quote(str(other))} result.json;; esac'
+    hosts = fleet_of(entry("one", key_file=str(key), command=script(tmp_path / "copy", text)))
+    row = only(fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file))
+    assert (row.status, row.reason) == ("measured", "")
 
 
 HOST = '[[host]]\nname = "a"\naddress = "b"\n'

@@ -183,7 +183,7 @@ def test_other_outputs_in_the_timed_run_are_found() -> None:
     other = lanes.same_outputs(measured, plain, camera)
     assert other is not None
     assert not other.same
-    assert other.max_difference == pytest.approx(0.01)
+    assert other.max_difference == pytest.approx(0.01, abs=1e-5)  # logits are float32
     measured.series["core"].kept[7] = np.full_like(logits, np.nan)
     broken = lanes.same_outputs(measured, plain, camera)
     assert broken is not None
