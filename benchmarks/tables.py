@@ -173,7 +173,7 @@ def milk10k_latency(folder: Path) -> str:
                 if found is not None:
                     values = (found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms)
                     bound = found.bounds[-1].value_ms
-                    where = f"{one.target} {title}, {_lane(lane.mode, lane.route)}"
+                    where = f"{one.target} {title}, {lane.scenario}, {_lane(lane.mode, lane.route)}"
                     rows.append((where, *(ms(value) for value in values), ms(bound), str(found.queries)))
     if not rows:
         return "Not measured yet.\n"

@@ -139,13 +139,17 @@ def export(
 
 
 @app.command()
-def tune(bundle: BundlePath, json: Json = False) -> None:
+def tune(
+    bundle: BundlePath,
+    anyway: Annotated[bool, typer.Option(help="Also while others use the machine.")] = False,
+    json: Json = False,
+) -> None:
     """Measure how a bundle runs fastest on this processor, and keep the answer in it. Verify it again afterwards."""
     from edgeskin import chain, show
     from edgeskin.bundle import inspect, open_bundle
 
     out.configure(json_output=json)
-    chain.tune(bundle)
+    chain.tune(bundle, anyway=anyway)
     summary = inspect(open_bundle(bundle))
     out.result(summary["tuning"])
     show.tuning(summary["tuning"])

@@ -78,20 +78,25 @@ def export(
             manifest = write_bundle(bundle, draft)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return tune(bundle) if tuned and provenance.processor() else manifest
+    try:
+        return tune(bundle) if tuned else manifest
+    except EdgeskinError as error:  # the bundle is whole without it
+        out.note(f"not tuned: {error.line()}")
+        return manifest
 
 
-def tune(bundle: Path) -> Manifest:
+def tune(bundle: Path, *, anyway: bool = False) -> Manifest:
     """Measure how the bundle runs fastest on this processor, and seal it anew with the answer.
 
     Raises:
-        EdgeskinError: the bundle is packed, its engine is absent, or the system does not name its processor.
+        EdgeskinError: the bundle is packed, its engine is absent, the system does not name its processor, or others
+            use it.
     """
     from edgeskin.benchmark import tune as stage
 
     opened = open_bundle(bundle)
     with out.progress("tuning to this processor", stage.WARM_UP + stage.ROUNDS) as step:
-        found = stage.tune(opened, step)
+        found = stage.tune(opened, step, anyway=anyway)
     return add_tuning(bundle, found)
 
 

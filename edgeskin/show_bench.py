@@ -34,6 +34,9 @@ def bench(found: BenchResult) -> None:
                 f"stream {lane.mode} {lane.route}, {seen.fps:g} frames/s: {seen.answered} of {seen.offered} answered, "
                 f"{seen.dropped} dropped; age p50 {seen.age_p50_ms:.1f}, p99 {seen.age_p99_ms:.1f} ms"
             )
+        if lane.first_query and lane.gap_s is not None:
+            value = lane.first_query.value
+            out.line(f"sparse {lane.mode} {lane.route}: after {lane.gap_s:g} s idle {value:.2f}x the next ones")
         for step in lane.offline:
             name = f"offline {lane.mode} {lane.route}, {step.in_flight} in flight"
             out.line(f"{name}: {step.per_second:.1f} examinations/s, p50 {step.p50_ms:.1f} ms")

@@ -28,9 +28,9 @@ def test_cnn_and_transformer_backbones_reach_int8(tmp_path, backbone, size):
     for target in TARGETS:
         pytest.importorskip(target)
         bundle = tmp_path / target
-        manifest = chain.export(tmp_path / "run", target, bundle, calibration_pairs=4)
+        manifest = chain.export(tmp_path / "run", target, bundle, calibration_pairs=4, tuned=False)
         assert manifest.precision == "int8"
-        assert manifest.tuning[0].p50_ms
+        assert chain.tune(bundle, anyway=True).tuning[0].p50_ms
         found = chain.verify(bundle, bootstrap=100)
         assert found.passed
         for mode in ("pair", "dermoscopic"):

@@ -7,7 +7,9 @@ from statistics import median
 import numpy as np
 
 from edgeskin import backends, provenance
+from edgeskin.benchmark import sensors
 from edgeskin.benchmark.environment import usable_cores
+from edgeskin.benchmark.statistics import OTHERS_SHARE
 from edgeskin.bundle import Bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.manifest import Tuning
@@ -27,13 +29,15 @@ def candidates(cores: int, hints: tuple[str, ...]) -> list[Candidate]:
     return [(count, hint) for hint in hints for count in threads]
 
 
-def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None) -> Tuning:
+def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None, *, anyway: bool = False) -> Tuning:
     """Ask every candidate in turn, round after round, with the pair graph; take the fastest by the median.
 
-    `step` is called once a round.
+    Args:
+        step: called once a round.
+        anyway: also on a busy machine, where fewer threads seem better than they are.
 
     Raises:
-        EdgeskinError: the bundle's engine is absent, or the system does not name its processor.
+        EdgeskinError: the bundle's engine is absent, the system does not name its processor, or others used it.
     """
     manifest = bundle.manifest
     backend = backends.get(manifest.target)
@@ -52,6 +56,7 @@ def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None) -> Tuning
     generator = np.random.default_rng(0)
     first = next(iter(sessions.values()))
     spent: dict[Candidate, list[float]] = {candidate: [] for candidate in sessions}
+    before = sensors.ticks()
     for number in range(WARM_UP + ROUNDS):
         frames = generator.integers(0, 256, (first.images, first.height, first.width, 3), np.uint8)
         order = list(sessions)[number % len(sessions) :] + list(sessions)[: number % len(sessions)]
@@ -61,6 +66,14 @@ def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None) -> Tuning
             if number >= WARM_UP:
                 spent[candidate].append((time.perf_counter_ns() - start) / 1e6)
         step(1)
+    others = sensors.others_share(before, sensors.ticks())
+    if others is not None and others > OTHERS_SHARE and not anyway:
+        raise EdgeskinError(
+            "the machine is too busy to tune",
+            got=f"other processes used {others:.0%} of the processor time",
+            possible=f"{OTHERS_SHARE:.0%} or less",
+            fix="run `edgeskin tune` when it is quiet, or pass --anyway",
+        )
     threads, hint = choose({candidate: median(series) for candidate, series in spent.items()})
     return Tuning.parse(
         {

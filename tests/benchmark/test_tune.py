@@ -35,7 +35,7 @@ def _tuning(**other: object) -> Tuning:
 
 def test_tuning_is_measured_sealed_and_used(bundle, monkeypatch):
     before = open_bundle(bundle)
-    manifest = chain.tune(bundle)
+    manifest = chain.tune(bundle, anyway=True)
     found = manifest.tuning[0]
     assert found.processor == provenance.processor()
     assert found.threads in {int(name.split()[0]) for name in found.p50_ms}
@@ -68,6 +68,14 @@ def test_a_packed_bundle_is_left_alone(bundle, tmp_path):
     with pytest.raises(EdgeskinError, match=r"a packed bundle cannot be changed"):
         add_tuning(packed, _tuning())
     assert packed.read_bytes() == before
+
+
+def test_a_busy_machine_is_not_tuned_to(bundle, monkeypatch):
+    monkeypatch.setattr(stage.sensors, "others_share", lambda *_: 0.4)
+    before = open_bundle(bundle).sha256
+    with pytest.raises(EdgeskinError, match=r"too busy to tune: got 'other processes used 40%.*pass --anyway"):
+        chain.tune(bundle)
+    assert open_bundle(bundle).sha256 == before
 
 
 def test_a_system_that_does_not_name_its_processor(bundle, monkeypatch):
