@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--queries", type=int, default=10, help="counted queries of a turn")
     parser.add_argument("--settle", type=int, default=3, help="queries of a turn before those")
+    parser.add_argument("--max-warmup", type=int, default=200, help="warm-up queries at most, on each route")
     parser.add_argument("--cold-starts", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: all usable cores")
     parser.add_argument("--frame", default="1920x1080", help="camera frame, WIDTHxHEIGHT")
@@ -53,9 +54,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--install", action="store_true", help="make the environments that are lacking")
     parser.add_argument("--out", type=Path, help="result JSON")
     given = parser.parse_args(arguments)
-    for name in ("rounds", "queries", "frames", "calibration"):
+    for name in ("rounds", "queries", "max_warmup", "frames", "calibration"):
         if getattr(given, name) < 1:
-            raise EdgeskinError(f"wrong --{name}", got=getattr(given, name), possible="1 or more")
+            raise EdgeskinError(f"wrong --{name.replace('_', '-')}", got=getattr(given, name), possible="1 or more")
     for name in ("settle", "cold_starts", "threads"):
         if getattr(given, name) < 0:
             raise EdgeskinError(f"wrong --{name.replace('_', '-')}", got=getattr(given, name), possible="0 or more")
@@ -185,7 +186,7 @@ def run(given: argparse.Namespace) -> PeersResult:
     if runners[0].reason is not None:
         raise EdgeskinError("edgeskin itself did not run", got=runners[0].reason, fix="run `edgeskin verify` first")
     runners += [peer_runner(name, common, work, cache, given.install) for name in names]
-    plan = measure.Plan(given.rounds, given.queries, given.settle, given.frames, given.cold_starts)
+    plan = measure.Plan(given.rounds, given.queries, given.settle, given.cold_starts, given.max_warmup)
     partial = False
     try:
         for runner in out.track(runners, "starting and warming up"):

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from peers.process import ANSWER_S, PeerError, Program, Worker
 from peers.spec import Agreement, Cold, Figures, PeerSpec, Weights
+from peers.task import CHECKED
 
 from edgeskin import metrics
 from edgeskin.benchmark import sensors, statistics
 from edgeskin.spec.bench import Route, Warmup
 
-MAX_WARMUP = 200
 ROUTES: tuple[Route, ...] = ("network", "decision")
 PARTS = ("import_ms", "load_ms", "first_decision_ms")
 Step = Callable[..., None]
@@ -38,7 +38,7 @@ class Runner:
     worker: Worker | None = None
     versions: dict[str, str] = field(default_factory=dict)
     lanes: dict[Route, Lane] = field(default_factory=dict)
-    probabilities: dict[int, float] = field(default_factory=dict)  # frame -> P(target)
+    probabilities: dict[int, float] = field(default_factory=dict)  # drawn lesion -> P(target)
     cold_runs: dict[int, dict[str, float | None]] = field(default_factory=dict)
     idle_cpu_share: float | None = None
 
@@ -55,8 +55,8 @@ class Plan:
     rounds: int
     queries: int
     settle: int
-    frames: int
     cold_starts: int
+    max_warmup: int = 200  # queries on each route
 
 
 def turn_order(number: int, count: int) -> list[int]:
@@ -82,7 +82,10 @@ def start(runner: Runner, plan: Plan) -> None:
         runner.versions = runner.worker.versions
         for route in ROUTES:
             if route in runner.spec.routes:
-                runner.lanes[route] = Lane(_warm_up(runner, route))
+                runner.lanes[route] = Lane(_warm_up(runner, route, plan.max_warmup))
+        if "decision" in runner.lanes:
+            found = runner.worker.ask("decision", list(range(CHECKED)), source="check")
+            runner.probabilities = dict(enumerate(found["probabilities"]))
     except PeerError as fault:
         _give_up(runner, f"failed: {fault}")
 
@@ -96,10 +99,10 @@ def _give_up(runner: Runner, reason: str) -> None:
         runner.worker = None
 
 
-def _warm_up(runner: Runner, route: Route) -> Warmup:
+def _warm_up(runner: Runner, route: Route, most: int) -> Warmup:
     assert runner.worker is not None
     spent: list[float] = []
-    while len(spent) < MAX_WARMUP and not statistics.is_stationary(spent):
+    while len(spent) < most and not statistics.is_stationary(spent):
         first = len(spent)
         spent += runner.worker.ask(route, list(range(first, first + statistics.WINDOW)))["ms"]
     change = statistics.warmup_change(spent)
@@ -131,8 +134,6 @@ def _turn(runner: Runner, route: Route, number: int, plan: Plan) -> None:
         return
     spent = [float(value) for value in found["ms"]]
     runner.lanes[route].rounds[number] = spent if found["whole"] else spent[plan.settle :]
-    if route == "decision":
-        runner.probabilities.update((n % plan.frames, p) for n, p in zip(numbers, found["probabilities"], strict=True))
 
 
 def stop(runners: Sequence[Runner]) -> None:
@@ -220,13 +221,15 @@ def cold(runner: Runner, base: Runner, repeats: int) -> Cold | None:
 
 
 def agreement(runner: Runner, base: Runner, threshold: float) -> Agreement | None:
-    """Its decisions beside those of `base` on the same frames; None where its weights are not the checkpoint's."""
+    """Its decisions beside those of `base` on the same lesions; None where its weights are not the checkpoint's."""
     both = runner.probabilities.keys() & base.probabilities.keys()
     if runner is base or runner.weights != "checkpoint" or not both:
         return None
     pairs = [(runner.probabilities[n], base.probabilities[n]) for n in both]
     return Agreement(
-        frames=len(pairs),
+        lesions=len(pairs),
+        lowest=min(other for _, other in pairs),
+        highest=max(other for _, other in pairs),
         same_decision=sum((own >= threshold) == (other >= threshold) for own, other in pairs),
         max_probability_difference=max(abs(own - other) for own, other in pairs),
     )

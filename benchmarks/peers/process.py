@@ -105,14 +105,16 @@ class Worker:
             raise
         self._rests()
 
-    def ask(self, route: str, numbers: list[int], limit_s: float = ANSWER_S) -> dict[str, Any]:
-        """Put queries to it, one after the other.
+    def ask(
+        self, route: str, numbers: list[int], limit_s: float = ANSWER_S, *, source: str = "frames"
+    ) -> dict[str, Any]:
+        """Put queries to it, one after the other, on pairs of a file that its task names.
 
         Raises:
             PeerError: it answered with an error, died, or gave no answer in time.
         """
         self._wakes()
-        request = json.dumps({"route": route, "numbers": numbers}) + "\n"
+        request = json.dumps({"route": route, "source": source, "numbers": numbers}) + "\n"
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(request.encode())

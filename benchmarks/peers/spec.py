@@ -56,9 +56,11 @@ class Cold(Spec):
 
 
 class Agreement(Spec):
-    """Its answers beside edgeskin's on the same frames: whether it runs the same network."""
+    """Its answers beside edgeskin's on drawn lesions. Where edgeskin's own hardly vary, agreement says little."""
 
-    frames: int
+    lesions: int
+    lowest: float  # of edgeskin's P(target)
+    highest: float
     same_decision: int
     max_probability_difference: float
 

@@ -74,12 +74,16 @@ def render(result: PeersResult) -> str:
     if untrained:
         text += f"\nWith random weights, for its speed alone: {'; '.join(untrained)}.\n"
     checked = [
-        f"{row.title} {found.same_decision} of {found.frames} (P differs by {found.max_probability_difference:.2g})"
+        f"{row.title} {found.same_decision} of {found.lesions} (P differs by {found.max_probability_difference:.2g})"
         for row in result.rows
         if (found := row.agreement) is not None
     ]
     if checked:
-        text += f"\nSame decision as edgeskin on the camera frames: {'; '.join(checked)}.\n"
+        one = next(row.agreement for row in result.rows if row.agreement is not None)
+        text += (
+            f"\nSame decision as edgeskin, whose P(target) runs from {one.lowest:.2g} to {one.highest:.2g} on these "
+        )
+        text += f"drawn lesions: {'; '.join(checked)}.\n"
     on = result.environment
     features = ", ".join(name for name in on.cpu_features if "vnni" in name or "amx" in name or "asimddp" in name)
     state = "valid" if result.validity.valid else f"not valid: {'; '.join(result.validity.reasons)}"

@@ -18,6 +18,7 @@ from edgeskin.files import os_errors, staged_file
 from edgeskin.preprocess import prepare
 from edgeskin.spec.manifest import Manifest
 
+CHECKED, CHECKED_PX = 24, 320  # drawn lesions on which answers are compared: camera frames all look alike
 NORMALISING = {"Transpose", "Cast", "Sub", "Mul", "Div", "Add"}
 
 
@@ -57,10 +58,12 @@ def common(
     with os_errors(work, fix="set EDGESKIN_CACHE to a folder with room"):
         work.mkdir(parents=True, exist_ok=True)
         camera = _frames(work, height, width, frames)
+        check = _check(work)
         calibration = _calibration(work, manifest, calibration_pairs, data, data_root)
     values: dict[str, Any] = {
         "threads": threads,
         "frames": str(camera),
+        "check": str(check),
         "calibration": str(calibration),
         "preprocess": manifest.preprocess.to_json(),
         "decision": decision_rule(manifest),
@@ -117,6 +120,15 @@ def _frames(work: Path, height: int, width: int, count: int) -> Path:
             for number in range(count):
                 stored[number] = np.stack(camera.pair(number))
             stored.flush()
+    return path
+
+
+def _check(work: Path) -> Path:
+    path = work / f"check-{CHECKED_PX}-{CHECKED}.npy"
+    if not path.is_file():
+        drawn = [np.stack(draw(case.latent, CHECKED_PX)) for case in cases(CHECKED, seed=13)]
+        with staged_file(path) as staged, staged.open("wb") as stream:
+            np.save(stream, np.stack(drawn))
     return path
 
 

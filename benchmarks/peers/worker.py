@@ -87,11 +87,12 @@ def serve(peer: "Any", task: "dict[str, Any]", out: "TextIO") -> None:
     """Answer requests until stdin ends. A request that fails is answered with its error, and the process goes on."""
     import numpy as np
 
-    frames = np.load(task["frames"], mmap_mode="r")
+    sources = {name: np.load(task[name], mmap_mode="r") for name in ("frames", "check")}
     say(out, {"ready": True, "versions": versions(task["packages"])})
     for line in sys.stdin:
         try:
-            found = ask(peer, frames, json.loads(line))
+            request = json.loads(line)
+            found = ask(peer, sources[request["source"]], request)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's reason
             found = {"error": explain(error)}
         say(out, found)

@@ -22,7 +22,7 @@ BENCHMARKS = ROOT / "benchmarks"
 TINY = ROOT / "tests" / "golden" / "tiny-onnxruntime"
 SMALL = [
     "--rounds=2", "--queries=3", "--settle=1", "--cold-starts=1", "--frame=64x48", "--frames=3", "--calibration=2",
-    "--threads=1",
+    "--threads=1", "--max-warmup=40",
 ]  # fmt: skip
 
 
@@ -81,6 +81,10 @@ def test_one_command_measures_all_and_writes_json_and_table(
         assert row.versions["onnxruntime"]
     assert own.decision.ratio is None
     assert other.decision.ratio.low <= other.decision.ratio.value <= other.decision.ratio.high
+    assert other.agreement.lesions == 24
+    assert other.agreement.highest - other.agreement.lowest > 0.5  # else agreement would say nothing
+    assert other.agreement.max_probability_difference < 0.3  # INT8 of 4,000 parameters against FP32
+    assert other.agreement.same_decision >= 22
     assert other.model_bytes < own.model_bytes * 2
     text = peers["table"].peers_table(path.parent)
     assert text.count("\n| ") == 4  # the header is the first line, the rows follow
@@ -185,7 +189,12 @@ def program(tmp_path: Path, peers: dict[str, ModuleType]) -> Any:
         frames[:, 0] = np.array([10, 20, 30])[:, None, None, None]
         np.save(tmp_path / "frames.npy", frames)
         (tmp_path / "peer.py").write_text(PEER.format(build=build, serve=serve))
-        task = {"threads": 1, "frames": str(tmp_path / "frames.npy"), "packages": ["numpy", "nothing"]}
+        task = {
+            "threads": 1,
+            "frames": str(tmp_path / "frames.npy"),
+            "check": str(tmp_path / "frames.npy"),
+            "packages": ["numpy", "nothing"],
+        }
         (tmp_path / "task.json").write_text(json.dumps(task))
         return peers["process"].Program(
             "made", Path(sys.executable), tmp_path / "peer.py", tmp_path / "task.json", tmp_path
@@ -224,7 +233,7 @@ def test_a_peer_that_fails_in_a_round_keeps_its_rounds(
     runner = measure.Runner("made", "made", spec, program(serve=serve))
     runner.worker = peers["process"].Worker(runner.program)
     runner.lanes["decision"] = measure.Lane(Warmup(queries=0, stationary=True, change=None))
-    plan = measure.Plan(rounds=4, queries=1, settle=0, frames=3, cold_starts=0)
+    plan = measure.Plan(rounds=4, queries=1, settle=0, cold_starts=0)
     assert measure.rounds([runner], plan, lambda *_: None) is False
     assert runner.worker is None
     assert re.search(told, runner.reason)
@@ -260,7 +269,7 @@ def test_ratios_are_of_rounds_that_both_answered(peers: dict[str, ModuleType]) -
     assert found.ratio.value == found.ratio.low == found.ratio.high == 3.0
     base.probabilities, other.probabilities = {0: 0.1, 1: 0.6, 2: 0.6}, {1: 0.7, 2: 0.4}
     same = measure.agreement(other, base, 0.5)
-    assert (same.frames, same.same_decision) == (2, 1)
+    assert (same.lesions, same.same_decision, same.lowest, same.highest) == (2, 1, 0.6, 0.6)
     assert same.max_probability_difference == pytest.approx(0.2)
     assert measure.agreement(base, base, 0.5) is None
 
