@@ -136,14 +136,20 @@ def test_the_peers_decision_is_the_runtimes(peers: dict[str, ModuleType], steps:
         assert steps.probability(logits, rule) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (33, 33)])
+@pytest.mark.parametrize(("height", "width"), [(48, 60), (60, 48), (33, 33), (83, 131)])
 def test_peers_crop_what_the_runtime_crops(steps: ModuleType, height: int, width: int) -> None:
-    from edgeskin.preprocess import crop_box
+    from edgeskin.preprocess import cut
 
     spec = open_bundle(TINY).manifest.preprocess
     frame = np.arange(height * width * 3, dtype=np.int64).reshape(height, width, 3)
-    left, top, right, bottom = (round(edge) for edge in crop_box(width, height, spec))
-    assert (steps.crop(frame, spec.to_json()) == frame[top:bottom, left:right]).all()
+    box = cut(width, height, spec)
+    found = steps.crop(frame, spec.to_json())
+    assert found.shape[0] == found.shape[1]
+    if box.halvings_x == box.halvings_y == 0:  # else up to 2 ** halvings - 1 pixels of a side are left out
+        assert (found == frame[box.top : box.bottom, box.left : box.right]).all()
+    else:
+        assert abs(found.shape[0] - (box.bottom - box.top)) < 2**box.halvings_y
+        assert abs(found[0, 0, 0] - frame[box.top, box.left, 0]) <= 3 * 2**box.halvings_y * (width + 1)
 
 
 PEER = """
