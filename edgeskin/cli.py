@@ -237,10 +237,13 @@ def bench(
         show_bench.compared(compared)
     elif len(what) != 1:
         raise EdgeskinError("one bundle, or compare and two results", got=" ".join(map(str, what)))
+    elif hosts and verified:
+        raise EdgeskinError("--verified does not go with --hosts", fix="drop one of them")
     elif hosts:
         fleet = chain.fleet(what[0], hosts, file or Path("fleet"), suite=suite, threads=threads, again=again)
         out.result(fleet.to_json())
         show_bench.fleet(fleet)
+        raise typer.Exit(130 if fleet.partial else int(any(row.status == "failed" for row in fleet.rows)))
     else:
         measured = chain.bench(what[0], suite, threads=threads, verified=verified, accuracy=accuracy)
         _write(file, measured.to_json())

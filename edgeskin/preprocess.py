@@ -2,6 +2,7 @@
 
 import functools
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,10 +220,18 @@ def _taps(available: int, size: int) -> _Taps:
 
 
 @functools.cache
-def _opencv() -> Any | None:
-    """OpenCV where it is installed: the same frames from camera arrays in a seventh of the time."""
+def _import_opencv() -> Any | None:
     if find_spec("cv2") is None:
         return None
     import cv2
 
     return cv2
+
+
+_IMPORTING = threading.Lock()  # the package replaces itself while it is imported, which a second thread must not see
+
+
+def _opencv() -> Any | None:
+    """OpenCV where it is installed: the same frames from camera arrays in a seventh of the time."""
+    with _IMPORTING:
+        return _import_opencv()

@@ -42,6 +42,7 @@ HEAVY = {
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "paramiko",
     "safetensors",
     "scipy",
     "sklearn",
