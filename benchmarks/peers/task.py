@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeskin import runtime
 from edgeskin.benchmark.camera import Camera
 from edgeskin.bundle import Bundle
 from edgeskin.data.phantom import cases
@@ -78,7 +79,9 @@ def common(
     for bundle in bundles:
         if bundle.manifest.target == "openvino":
             values["openvino_graph"] = str(bundle.path(bundle.manifest.graphs["pair"].file))
-            values["openvino_precision"] = bundle.manifest.recipe.inference_precision
+            # As the runtime resolves it here: the recipe may leave the choice to what was measured on this processor.
+            session = runtime.load(bundle, threads=threads).session("pair")
+            values["openvino_precision"] = session.describe()["precision_hint"]
             break
     else:
         lacking["openvino_graph"] = "absent: needs a bundle for openvino; pass one with --bundle"

@@ -30,10 +30,9 @@ class Peer:
 
     def __init__(self, task: dict[str, Any], work: Path) -> None:
         self.noted = work / "latencies.json"
-        hint = task["openvino_precision"]
         options = {
             "-m": task["openvino_graph"], "-d": "CPU", "-api": "sync", "-hint": "none", "-nstreams": "1",
-            "-nthreads": str(task["threads"]), **({} if hint == "default" else {"-infer_precision": hint}),
+            "-nthreads": str(task["threads"]), "-infer_precision": task["openvino_precision"],
         }  # fmt: skip
         self.options = [part for option in options.items() for part in option]
 
