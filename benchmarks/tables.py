@@ -7,6 +7,7 @@ python benchmarks/tables.py --check  # exit 1 if a table is not what the results
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from edgeskin.spec.result import Compared, VerifyResult
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
 RESULTS = HERE / "results"
+if str(HERE) not in sys.path:  # the peers' own modules lie beside this file
+    sys.path.insert(0, str(HERE))
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 INT8_FEATURES = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
@@ -184,7 +187,44 @@ def _lane(mode: Mode, route: Route) -> str:
     return f"{MODE_TITLES[mode]}, {ROUTE_TITLES[route]}"
 
 
-TABLES: dict[str, Callable[[Path], str]] = {"milk10k": milk10k, "milk10k-latency": milk10k_latency}
+def peers(folder: Path) -> str:
+    """Other ways to run the checkpoint, beside ours."""
+    from peers.table import peers_table
+
+    return str(peers_table(folder))
+
+
+def scenarios(folder: Path) -> str:
+    """Streams, throughput and cold start of every bundle."""
+    rows = []
+    for one in read(folder, "milk10k-"):
+        for lane in one.bench.lanes if one.bench else ():
+            where = f"{one.target}, {_lane(lane.mode, lane.route)}"
+            if lane.first_query and lane.gap_s is not None:
+                text = f"{lane.first_query.value:.2f}x the next ones"
+                rows.append((f"{where}: first query after {lane.gap_s:g} s idle", text))
+            if lane.stream:
+                seen = lane.stream
+                text = f"{seen.dropped} of {seen.offered} dropped; age {seen.age_p50_ms:.1f} / {seen.age_p99_ms:.1f} ms"
+                rows.append((f"{where}: camera at {seen.fps:g} frames/s, age p50 / p99", text))
+            if lane.offline:
+                found = ", ".join(f"{step.per_second:.0f} ({step.in_flight})" for step in lane.offline)
+                rows.append((f"{where}: examinations a second (in flight)", found))
+        cold = one.bench.cold_start if one.bench else None
+        for title, parts in (("", cold.parts), (", compiled models kept", cold.cached)) if cold else ():
+            if parts:
+                text = f"{parts.total_ms:.0f} ms, of it import {parts.import_ms + parts.engine_import_ms:.0f}, "
+                text += f"open {parts.open_ms:.0f}, compile {parts.compile_ms:.0f}"
+                rows.append((f"{one.target}: new process to first decision{title}", text))
+    return lines(("", "measured"), rows) if rows else "Not measured yet.\n"
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "milk10k": milk10k,
+    "milk10k-latency": milk10k_latency,
+    "milk10k-scenarios": scenarios,
+    "peers": peers,
+}
 
 
 def fill(text: str, folder: Path, where: str) -> str:
