@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeskin import files, metrics, runtime
+from edgeskin.backends import usable_cores
 from edgeskin.benchmark import environment, lanes, single
 from edgeskin.benchmark.camera import Camera
 from edgeskin.benchmark.clocks import Watch
@@ -187,7 +188,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.seconds < 1 or given.rounds < 1:
         parser.error("seconds and rounds are at least 1")
-    threads = given.threads or environment.usable_cores()
+    threads = given.threads or usable_cores()
     try:
         found = measure(given.bundle, threads, given.seconds, given.rounds)
     except EdgeskinError as error:

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from edgeskin import files
+from edgeskin.backends import usable_cores
 from edgeskin.benchmark import environment, loadgen
 from edgeskin.errors import EdgeskinError
 
@@ -26,7 +27,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.seconds <= 0 or given.blocks < 1:
         parser.error("seconds and blocks are above zero")
-    threads = given.threads or environment.usable_cores()
+    threads = given.threads or usable_cores()
     absent = loadgen.unavailable()
     checks = []
     try:

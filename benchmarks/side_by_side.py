@@ -22,6 +22,7 @@ from peers.process import BUILD_S, PeerError, Program  # noqa: E402
 from peers.spec import PeersResult, Row  # noqa: E402
 
 from edgeskin import out  # noqa: E402
+from edgeskin.backends import usable_cores  # noqa: E402
 from edgeskin.benchmark import environment, sensors, statistics  # noqa: E402
 from edgeskin.bundle import Bundle, open_bundle  # noqa: E402
 from edgeskin.env import cache_dir  # noqa: E402
@@ -172,9 +173,9 @@ def run(given: argparse.Namespace) -> PeersResult:
     if len({bundle.manifest.target for bundle in bundles}) < len(bundles):
         raise EdgeskinError("two bundles for one target", got=[str(b.root) for b in bundles], fix="pass one a target")
     width, height = _frame(given.frame)
-    threads = given.threads or environment.usable_cores()
-    if threads > environment.usable_cores():
-        raise EdgeskinError("more threads than cores", got=threads, possible=f"1..{environment.usable_cores()}")
+    threads = given.threads or usable_cores()
+    if threads > usable_cores():
+        raise EdgeskinError("more threads than cores", got=threads, possible=f"1..{usable_cores()}")
     names, cache = chosen(given.peers), given.cache or cache_dir() / "peers"
     cache = Path(cache).resolve()
     work = cache / f"work-{bundles[0].manifest.provenance.checkpoint_weights_sha256[:12]}"

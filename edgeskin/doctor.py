@@ -15,7 +15,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeskin import catalog
+from edgeskin import catalog, provenance
 from edgeskin.env import cache_dir
 from edgeskin.errors import EdgeskinError
 
@@ -153,10 +153,7 @@ def exit_code(checks: Sequence[Check]) -> int:
 
 def read_machine(root: Path = Path("/")) -> Machine:
     """Read proc/cpuinfo and proc/device-tree/model; what is not there stays empty."""
-    fields: dict[str, str] = {}
-    for line in _text(root / "proc" / "cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
+    fields = provenance.cpu_fields(_text(root / "proc" / "cpuinfo"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         arch={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),

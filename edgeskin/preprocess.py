@@ -187,9 +187,9 @@ def _halve_rest(pixels: Frame, box: Cut) -> Frame:
 
 def _bilinear(pixels: Frame, height: int, width: int) -> Frame:
     """Bilinear sampling in whole numbers: weights of 11 bits an axis, one rounding at the end."""
-    rows, columns = _taps(pixels.shape[0], height), _taps(pixels.shape[1], width)
     if (height, width) == pixels.shape[:2]:
         return np.ascontiguousarray(pixels)
+    rows, columns = _taps(pixels.shape[0], height), _taps(pixels.shape[1], width)
     down = rows.weight[:, None, None]
     tall = pixels[rows.first] * (_ONE - down) + pixels[rows.second] * down
     across = columns.weight[None, :, None]

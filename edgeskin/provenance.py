@@ -36,12 +36,25 @@ def processor(root: Path = Path("/")) -> str:
         text = (root / "proc" / "cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    for key in ("model name", "Model", "Hardware"):
-        for line in text.splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-    return platform.processor()
+    return cpu_name(cpu_fields(text)) or platform.processor()
+
+
+def cpu_fields(cpuinfo: str) -> dict[str, str]:
+    """The fields of /proc/cpuinfo, of the first core where each has its own.
+
+    >>> cpu_fields("processor : 0\\nmodel name : A\\nprocessor : 1\\nmodel name : B")
+    {'processor': '0', 'model name': 'A'}
+    """
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def cpu_name(fields: dict[str, str]) -> str:
+    """What those fields call the processor, else the board; "" if they name neither."""
+    return fields.get("model name") or fields.get("Model") or fields.get("Hardware") or ""
 
 
 def git_revision() -> str:

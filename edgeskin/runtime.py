@@ -99,6 +99,8 @@ def load(
 
 def tuned(manifest: Manifest) -> Tuning | None:
     """What was measured for this processor with as many cores, if anything was."""
+    if not manifest.tuning:
+        return None  # nothing to look up: no need to ask the system who it is
     here = (provenance.processor(), backends.usable_cores())
     return next((found for found in manifest.tuning if (found.processor, found.cores) == here), None)
 
@@ -110,8 +112,8 @@ class Classifier:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.graphs = graphs
-        self.tuning = None if threads else tuned(self.manifest)
-        self._threads = self.tuning.threads if self.tuning else threads
+        self.tuning = tuned(self.manifest)
+        self._threads = threads or (self.tuning.threads if self.tuning else 0)
         self._cache = cache
         self._sessions: dict[Mode, backends.Session] = {}
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="edgeskin-prepare")
@@ -143,8 +145,7 @@ class Classifier:
         asked = self.manifest.recipe.inference_precision
         if asked != "auto":
             return asked
-        found = self.tuning or tuned(self.manifest)
-        return found.precision_hint if found else "f32"
+        return self.tuning.precision_hint if self.tuning else "f32"
 
     def prepare(self, photo: Photo) -> Frame:
         """A path, PIL image or uint8 array [H, W, 3] as the frame uint8 [height, width, 3] that the graph takes."""

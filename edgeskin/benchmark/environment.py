@@ -12,7 +12,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from edgeskin import __version__, catalog
+from edgeskin.backends import usable_cores
 from edgeskin.benchmark.sensors import ROOT, read_int, read_text
+from edgeskin.provenance import cpu_fields, cpu_name
 from edgeskin.spec.machine import Environment
 
 PACKAGES = ("openvino", "onnxruntime", "numpy", "pillow", "torch")
@@ -25,11 +27,8 @@ FEATURES = (
 
 def _cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
     """Model name and the features that matter, of the first core."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    model = fields.get("model name") or fields.get("Model") or fields.get("Hardware")
+    fields = cpu_fields(text)
+    model = cpu_name(fields) or None
     if not model and "CPU part" in fields:
         model = f"CPU implementer {fields.get('CPU implementer', '?')} part {fields['CPU part']}"
     listed = set((fields.get("flags") or fields.get("Features") or "").split())
@@ -179,11 +178,6 @@ def _clock_policy(root: Path, absent: dict[str, str]) -> tuple[bool | None, bool
     if nodes is None:
         absent["numa_nodes"] = "no node in /sys/devices/system/node"
     return None if smt is None else smt == 1, turbo, nodes
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_revision(folder: Path) -> tuple[str | None, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeskin import metrics, runtime
-from edgeskin.benchmark import environment
+from edgeskin.backends import usable_cores
 from edgeskin.benchmark.camera import Camera
 from edgeskin.benchmark.clocks import Watch
 from edgeskin.benchmark.lanes import Setting, warm_up
@@ -81,7 +81,7 @@ def cross_check(
         raise EdgeskinError("no cross-check with LoadGen", got=reason, fix="pip install mlcommons-loadgen")
     bundle = open_bundle(bundle_path)
     suite = suite or Suite(name="loadgen")
-    threads = threads or environment.usable_cores()
+    threads = threads or usable_cores()
     spec = bundle.manifest.preprocess
     scene = Camera(2 * spec.height, 2 * spec.width)
     if route == "decision":

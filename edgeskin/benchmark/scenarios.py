@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeskin import out, runtime
+from edgeskin.backends import usable_cores
 from edgeskin.benchmark import (
     coldstart,
     energy,
@@ -52,7 +53,7 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
     """
     bundle = open_bundle(bundle_path)
     check_verify(verify, bundle.sha256)
-    threads = threads or suite.threads or environment.usable_cores()
+    threads = threads or suite.threads or usable_cores()
     classifiers: dict[Graphs, runtime.Classifier] = {"core": runtime.load(bundle, threads=threads)}
     if not bundle.lean:
         classifiers["reference"] = runtime.load(bundle, threads=threads, graphs="reference")

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgeskin import backends, provenance
 from edgeskin.benchmark import sensors
-from edgeskin.benchmark.environment import usable_cores
 from edgeskin.benchmark.statistics import OTHERS_SHARE
 from edgeskin.bundle import Bundle
 from edgeskin.errors import EdgeskinError
@@ -48,7 +47,7 @@ def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None, *, anyway
     asked = manifest.recipe.inference_precision
     hints = ("f32", "bf16") if asked == "auto" else ("bf16",) if asked == "bf16" else ("f32",)
     graph = bundle.path(manifest.graphs["pair"].file)
-    cores = usable_cores()
+    cores = backends.usable_cores()
     sessions = {
         (threads, hint): backend.open(graph, threads=threads, precision_hint=hint)
         for threads, hint in candidates(cores, hints)
