@@ -101,15 +101,21 @@ def sensitivity_specificity(positive: NDArray[np.bool_], flagged: NDArray[np.boo
 
 
 def threshold_at_sensitivity(positive: NDArray[np.bool_], score: Floats, sensitivity: float) -> float:
-    """The highest threshold t for which `score >= t` finds at least that share of the positives.
+    """The middle of the thresholds t for which `score >= t` finds that share of the positives and no positive more.
+
+    They reach from the next positive's score up to the score of the last one that must be found. The upper end would
+    lose that one to the least change of its score, as by rounding to INT8. Where every positive must be found, the
+    next score of any lesion stands for the next positive's.
 
     >>> threshold_at_sensitivity(np.array([True, True, True, False]), np.array([0.9, 0.5, 0.2, 0.4]), 0.66)
-    0.5
+    0.35
     """
     if not positive.any():
         return math.nan
     ranked = np.sort(score[positive])[::-1]
-    return float(ranked[max(0, math.ceil(sensitivity * len(ranked)) - 1)])
+    last = float(ranked[max(0, math.ceil(sensitivity * len(ranked)) - 1)])
+    below = ranked[ranked < last] if (ranked < last).any() else score[score < last]
+    return (last + float(below.max())) / 2 if len(below) else last
 
 
 def reliability_bins(probabilities: Floats, truth: Ints, bins: int = 15) -> tuple[Ints, Floats, Floats]:

@@ -85,7 +85,7 @@ def test_bins_hold_every_entry_once_and_give_the_calibration_error(count: int, b
 
 @given(BOOLS, SCORES, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 @quick
-def test_threshold_is_the_highest_that_reaches_the_sensitivity(
+def test_threshold_is_the_middle_of_those_that_reach_the_sensitivity(
     positive: NDArray[np.bool_], score: NDArray[np.float64], wanted: float
 ) -> None:
     threshold = metrics.threshold_at_sensitivity(positive, score, wanted)
@@ -97,9 +97,12 @@ def test_threshold_is_the_highest_that_reaches_the_sensitivity(
     assert sensitivity == pytest.approx(sk.recall_score(positive, score >= threshold))
     if (~positive).any():
         assert specificity == pytest.approx(sk.recall_score(~positive, score < threshold, zero_division=0))
-    higher = score[score > threshold]
-    if len(higher):
-        assert metrics.sensitivity_specificity(positive, score >= higher.min())[0] < wanted
+    last = score[positive & (score >= threshold)].min()
+    missed = score[positive & (score < threshold)]
+    if len(missed):  # as far from the last one found as from the first one missed
+        assert last - threshold == pytest.approx(threshold - missed.max())
+        assert metrics.sensitivity_specificity(positive, score > last)[0] < wanted
+    assert threshold <= last
 
 
 @given(st.integers(0, 200), st.integers(1, 200))

@@ -71,7 +71,7 @@ def choose_fusion(both: Floats, alone: Floats, labels: Ints, schema: Schema) -> 
 def choose_thresholds(
     both: Floats, alone: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion]
 ) -> Thresholds:
-    """For each mode the highest threshold that finds 90 % of the control role's target lesions."""
+    """For each mode the middle of the thresholds that find 90 % of the control role's target lesions."""
     index = [task.name for task in schema.tasks].index(schema.target.task)
     known = labels[:, index] >= 0
     chosen: dict[Mode, Threshold] = {}
@@ -83,13 +83,12 @@ def choose_thresholds(
         if not positive.any():
             chosen[mode] = Threshold(value=0.5, rule=f"0.5: no {schema.target.title} in the control role to choose by")
             continue
-        value = metrics.threshold_at_sensitivity(positive, score, SENSITIVITY)
-        # Rounded down to what a float32 device can tell apart, so that the lesion that set it stays found.
-        value = float(np.floor(value * 1e6) / 1e6)
+        # Rounded down to what a float32 device can tell apart, so that a lesion at the threshold itself stays found.
+        value = float(np.floor(metrics.threshold_at_sensitivity(positive, score, SENSITIVITY) * 1e6) / 1e6)
         sensitivity, specificity = metrics.sensitivity_specificity(positive, score >= value)
         chosen[mode] = Threshold(
             value=value,
-            rule=f"highest threshold with sensitivity >= {SENSITIVITY:.2f} on the control role",
+            rule=f"middle of the thresholds with sensitivity {SENSITIVITY:.2f} on the control role",
             control_sensitivity=sensitivity,
             control_specificity=None if np.isnan(specificity) else specificity,
         )
