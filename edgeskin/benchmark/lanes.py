@@ -225,13 +225,14 @@ def same_outputs(measured: Measured, plain: Classifier, camera: Camera) -> SameO
 
 
 def thinned(series: dict[Graphs, Series]) -> bench.Series | None:
-    """The series as the record keeps it; None where the starts were not noted."""
+    """The series as the record keeps it, in the order of the starts, from the first that is kept; None without starts."""
     core, reference = series["core"], series.get("reference")
     if len(core.at_s) != len(core.latencies_ms):
         return None
-    kept = statistics.thin(core.latencies_ms)
+    kept = sorted(statistics.thin(core.latencies_ms), key=core.at_s.__getitem__)  # several streams end in any order
+    begin = core.at_s[kept[0]] if kept else 0.0
     return bench.Series(
-        at_s=tuple(round(core.at_s[i] - core.at_s[0], 4) for i in kept),
+        at_s=tuple(round(core.at_s[i] - begin, 4) for i in kept),
         core_ms=tuple(round(core.latencies_ms[i], 4) for i in kept),
         reference_ms=tuple(round(reference.latencies_ms[i], 4) for i in kept) if reference else (),
     )

@@ -30,18 +30,24 @@ class Axis:
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Round numbers (1, 2, 5 times a power of ten) within [low, high], about `count` of them.
+    """Round numbers (1, 2, 5 times a power of ten) within [low, high], about `count` of them, one at least.
 
     >>> ticks(0, 23)
     [0.0, 5.0, 10.0, 15.0, 20.0]
+    >>> ticks(1, 4.9, count=2)  # 0 and 5 lie outside: the next smaller step
+    [2.0, 4.0]
     """
     if not high > low:
         return [low]
     raw = (high - low) / max(1, count - 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    wide = next(factor for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= raw * 0.999)
+    for factor in (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1):
+        step = factor * power
+        places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if factor <= wide and places:
+            return [round(i * step, 12) for i in places]
+    return [low]  # so narrow a range that rounding hides every multiple
 
 
 def svg(label: str, parts: Sequence[str], *, height: int = HEIGHT) -> Markup:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeskin.bundle import Bundle
@@ -163,6 +163,7 @@ def test_other_files_are_no_training_log(content: str, what: str, tmp_path: Path
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(3, 9))
+@example(low=1.0, span=400401.0, count=3)
 def test_ticks_lie_within_and_are_evenly_spaced(low: float, span: float, count: int) -> None:
     high = low + span
     found = charts.ticks(low, high, count)
