@@ -225,7 +225,7 @@ def same_outputs(measured: Measured, plain: Classifier, camera: Camera) -> SameO
 
 
 def thinned(series: dict[Graphs, Series]) -> bench.Series | None:
-    """The series as the record keeps it, in the order of the starts, from the first that is kept; None without starts."""
+    """The series as the record keeps it, in the order of the starts and from the first kept; None without starts."""
     core, reference = series["core"], series.get("reference")
     if len(core.at_s) != len(core.latencies_ms):
         return None

@@ -85,6 +85,13 @@ class Tuning(Spec):
     measured: str
 
 
+class Gated(Spec):
+    """Whether the bundle was shown not to be worse than FP32. Details lie in evidence.json."""
+
+    status: Literal["passed", "ungated", "not needed"]  # "not needed": the bundle runs in FP32
+    why: str = ""
+
+
 class Manifest(Spec):
     """The contract between the workstation and the device."""
 
@@ -111,6 +118,8 @@ class Manifest(Spec):
     files: dict[str, FileEntry]
     provenance: Provenance
     tuning: tuple[Tuning, ...] = ()  # one a processor
+    gated: Gated = Gated(status="ungated", why="made before there was a gate")
+    evidence_file: str = ""  # edgeskin.spec.evidence.Evidence as JSON; "" = none
 
     @model_validator(mode="after")
     def _complete(self) -> "Manifest":
@@ -118,6 +127,8 @@ class Manifest(Spec):
         for name in [*core, *(g.file for g in self.reference.values())]:
             if name not in self.files:
                 raise ValueError(f"{name} is used but not listed in files")
+        if self.evidence_file and self.evidence_file not in self.files:
+            raise ValueError(f"{self.evidence_file} is used but not listed in files")
         for name in self.files:
             if not safe_name(name) or name in (MANIFEST, SEAL):
                 raise ValueError(f"unsafe file name {name!r}")

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from edgeskin.spec.base import Spec
+from edgeskin.spec.gate import GateSpec
 
 Precision = Literal["fp32", "int8"]
 TargetName = Literal["openvino", "onnxruntime"]
@@ -22,11 +23,20 @@ class Recipe(Spec):
     calibration_pairs: int = Field(default=0, ge=0)
     preset: Literal["performance", "mixed"] = "performance"  # nncf: symmetric, or asymmetric activations
     calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"  # qdq
+    # qdq: "uint8" with zero point 128 (0 after ReLU), which x86 computes fastest; "int8" with zero point 0 everywhere,
+    # the only form that TensorRT takes.
+    activations: Literal["uint8", "int8"] = "uint8"
+    # Share of the calibration pairs that enter once more with a black clinical frame: a missing photograph then stays
+    # within the ranges.
+    blank_clinical: float = Field(default=0.05, ge=0, le=1)
     bias_correction: bool = False  # mends the mean error of each layer's output
     smooth_quant: bool = False  # nncf, for Transformers: moves outliers from activations into weights
     keep_fp32: tuple[str, ...] = ()  # regular expressions of node names that stay in floating point
     # For what is not INT8 (OpenVINO). "auto": f32, or bf16 on a processor where `edgeskin tune` measured it as faster.
     inference_precision: Literal["f32", "bf16", "default", "auto"] = "f32"
+    # Least share of the multiply-accumulates that the compiled graph must run in INT8, or the build fails.
+    int8_macs_floor: float = Field(default=0.0, ge=0, le=1)
+    gate: GateSpec | None = None  # without one an INT8 bundle is written only with --allow-ungated
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -40,4 +50,8 @@ class Recipe(Spec):
             raise ValueError("calibrator is a choice of quantizer 'qdq'; nncf takes minmax")
         if self.quantizer != "nncf" and (self.preset != "performance" or self.smooth_quant):
             raise ValueError("preset and smooth_quant are choices of quantizer 'nncf'")
+        if self.quantizer != "qdq" and self.activations != "uint8":
+            raise ValueError("activations is a choice of quantizer 'qdq'")
+        if self.precision == "fp32" and (self.gate is not None or self.int8_macs_floor):
+            raise ValueError("gate and int8_macs_floor are for precision int8")
         return self
