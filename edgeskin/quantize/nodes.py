@@ -15,17 +15,38 @@ def labels(model: Any) -> dict[str, str]:
     """Node name -> label `module.path/OpType/node_name` of an onnx.ModelProto.
 
     The module path is that of the node's weight, e.g. `network.encoder.blocks.4.0.conv_dw`; without a named weight it
-    is the one that the exporter noted, and empty where there is none.
+    is the one that the exporter noted, else that of the node before: an addition belongs to the block that it ends.
     """
     weights = {tensor.name for tensor in model.graph.initializer if tensor.name.endswith(".weight")}
-    found = {}
+    found, path = {}, ""
     for node in model.graph.node:
         named = [name.removesuffix(".weight") for name in node.input if name in weights]
         notes = {prop.key: prop.value for prop in node.metadata_props}
         scopes = ast.literal_eval(notes[_SCOPES]) if _SCOPES in notes else []
         noted = scopes[-2] if len(scopes) > 1 else ""  # the last scope is the operation itself
-        found[node.name] = f"{named[0] if named else noted}/{node.op_type}/{node.name}"
+        path = named[0] if named else noted or path
+        found[node.name] = f"{path}/{node.op_type}/{node.name}"
     return found
+
+
+def block(label: str) -> str:
+    """The part of a network that a label lies in: its module path up to the last number, or whole without one.
+
+    >>> block("network.encoder.blocks.4.0.conv_dw/Conv/node_1"), block("network.encoder.conv_stem/Conv/node_0")
+    ('network.encoder.blocks.4.0', 'network.encoder.conv_stem')
+    """
+    parts = label.split("/")[0].split(".")
+    numbered = [place for place, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbered[-1] + 1] if numbered else parts)
+
+
+def pattern(path: str) -> str:
+    """The keep_fp32 expression of everything under a module path.
+
+    >>> [bool(re.search(pattern("blocks.1"), label)) for label in ("blocks.1.0.conv/Conv/n", "blocks.11/Add/n")]
+    [True, False]
+    """
+    return f"^{re.escape(path)}[./]"
 
 
 def kept(patterns: Iterable[str], labelled: dict[str, str], required: bool = True) -> set[str]:
