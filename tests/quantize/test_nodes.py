@@ -32,7 +32,7 @@ def test_labels_take_the_weight_before_the_exporters_note():
         [weight],
     )
     found = labels(helper.make_model(graph))
-    assert found == {"c": "encoder.conv_stem/Conv/c", "r": "encoder.bn1/Relu/r", "b": "/Relu/b"}
+    assert found == {"c": "encoder.conv_stem/Conv/c", "r": "encoder.bn1/Relu/r", "b": "encoder.bn1/Relu/b"}
 
 
 @pytest.mark.parametrize(
