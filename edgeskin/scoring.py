@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import bootstrap as boot
 from edgeskin import decide, metrics
-from edgeskin.spec.manifest import Manifest, Mode
+from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import (
     Accuracy,
     Compared,
@@ -22,6 +23,8 @@ from edgeskin.spec.result import (
     ReliabilityBin,
     Roc,
 )
+from edgeskin.spec.schema import Schema
+from edgeskin.spec.train import Fusion, Thresholds
 
 Logits = NDArray[np.float32]  # [lesions, images, K]
 Bools = NDArray[np.bool_]
@@ -29,13 +32,26 @@ Floats = NDArray[np.float64]
 NO_REFERENCE = "the bundle was packed without its FP32 reference"
 
 
-def parity(manifest: Manifest, mode: Mode, lesion_ids: Sequence[str], reference: Logits, core: Logits) -> Parity:
+class Deciding(Protocol):
+    """What turns logits into decisions: a bundle's manifest, or a checkpoint's record."""
+
+    @property
+    def task_schema(self) -> Schema: ...
+
+    @property
+    def fusion(self) -> Mapping[str, Fusion]: ...
+
+    @property
+    def thresholds(self) -> Thresholds: ...
+
+
+def parity(deciding: Deciding, mode: Mode, lesion_ids: Sequence[str], reference: Logits, core: Logits) -> Parity:
     """How far the bundle's logits, probabilities and decisions are from its reference's, lesion by lesion."""
-    schema, target = manifest.task_schema, manifest.task_schema.target
-    before, after = (decide.task_probabilities(x, schema, manifest.fusion, mode) for x in (reference, core))
+    schema, target = deciding.task_schema, deciding.task_schema.target
+    before, after = (decide.task_probabilities(x, schema, deciding.fusion, mode) for x in (reference, core))
     predicted = [p[target.task].argmax(-1) for p in (before, after)]
     inside = [np.isin(p, schema.target_indices()) for p in predicted]
-    limit = decide.threshold(manifest.thresholds, mode)
+    limit = decide.threshold(deciding.thresholds, mode)
     referred = [decide.target_probability(p, schema) >= limit for p in (before, after)]
     sqnr = metrics.sqnr_db(reference, core)
     return Parity(
@@ -64,7 +80,7 @@ def _flips(lesion_ids: Sequence[str], changed: Bools, before: Bools, after: Bool
 
 
 def accuracy(
-    manifest: Manifest,
+    deciding: Deciding,
     mode: Mode,
     labels: Mapping[str, NDArray[np.int64]],
     groups: Sequence[str],
@@ -80,9 +96,9 @@ def accuracy(
         groups: what is drawn together: the patient of each lesion, or the lesion itself.
         reference: None for a lean bundle.
     """
-    schema, limit = manifest.task_schema, decide.threshold(manifest.thresholds, mode)
+    schema, limit = deciding.task_schema, decide.threshold(deciding.thresholds, mode)
     given = {"core": core} if reference is None else {"core": core, "reference": reference}
-    answers = {name: decide.task_probabilities(x, schema, manifest.fusion, mode) for name, x in given.items()}
+    answers = {name: decide.task_probabilities(x, schema, deciding.fusion, mode) for name, x in given.items()}
     weights = boot.draws(np.unique(list(groups), return_inverse=True)[1].astype(np.int64), repeats)
     tasks, target, confusions = {}, {}, {}
     reliability: Reliability | None = None
@@ -166,15 +182,16 @@ def _binary(
 def _compare(given: Mapping[str, Floats], metric: Callable[[Floats], Floats], why: str) -> Compared:
     """The metric of both models and their paired difference: all three from the same draws."""
     values = {name: metric(x) for name, x in given.items()}
-    bundle = _estimate(values["core"], why)
+    bundle = estimate(values["core"], why)
     if "reference" not in values:
         absent = Estimate(reason=NO_REFERENCE)
         return Compared(fp32=absent, bundle=bundle, difference=absent)
-    difference = _estimate(values["core"] - values["reference"], why)
-    return Compared(fp32=_estimate(values["reference"], why), bundle=bundle, difference=difference)
+    difference = estimate(values["core"] - values["reference"], why)
+    return Compared(fp32=estimate(values["reference"], why), bundle=bundle, difference=difference)
 
 
-def _estimate(values: Floats, why: str) -> Estimate:
+def estimate(values: Floats, why: str) -> Estimate:
+    """A row of `boot` as a figure with its 95 % interval; `why` is said where it is undefined."""
     value, low, high = boot.interval(values)
     if math.isnan(value):
         return Estimate(reason=why or "undefined on these lesions")
