@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, pretty_json, sha256_bytes, sha256_file, staged_dir, staged_file
 from edgeskin.opening import Bundle, listing, open_bundle
 from edgeskin.spec.manifest import (
+    EVIDENCE,
     FORMAT_VERSION,
     MANIFEST,
     SEAL,
     FileEntry,
+    Gated,
     GoldenCase,
     GraphEntry,
     Manifest,
@@ -29,6 +31,9 @@ from edgeskin.spec.manifest import (
 )
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.train import Checkpoint, Fusion, Thresholds
+
+if TYPE_CHECKING:
+    from edgeskin.spec.evidence import Evidence
 
 __all__ = [
     "Bundle",
@@ -42,8 +47,9 @@ __all__ = [
     "write_bundle",
 ]
 
-REFERENCE_FOLDER = "reference/"  # files under it are the FP32 reference, which a lean pack leaves out
+REFERENCE_FOLDER = "reference/"  # files under it are the FP32 reference, which a lean pack leaves out, as the evidence
 _LESIONS = "lesions.json"
+NO_GATE = Gated(status="ungated", why="no gate was asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Draft:
     recipe: Recipe
     checkpoint: Checkpoint
     provenance: Provenance
+    gated: Gated = NO_GATE
+    evidence: "Evidence | None" = None
     fusion: Mapping[str, Fusion] | None = None
     thresholds: Thresholds | None = None
 
@@ -88,6 +96,8 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(draft.folder / name, stage / name)
         golden = tuple(_write_golden(stage, case) for case in draft.golden)
+        if draft.evidence is not None:
+            (stage / EVIDENCE).write_text(pretty_json(draft.evidence.to_json()), encoding="utf-8")
         (stage / _LESIONS).write_text(canonical_json(draft.checkpoint.lesion_hashes) + "\n", encoding="utf-8")
         files = {
             name: FileEntry(
@@ -117,6 +127,8 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
                 "golden": golden,
                 "files": files,
                 "provenance": draft.provenance,
+                "gated": draft.gated,
+                "evidence_file": EVIDENCE if draft.evidence is not None else "",
             },
             f"the manifest of {out}",
         )
@@ -151,7 +163,7 @@ def add_tuning(path: Path, tuning: Tuning) -> Manifest:
 
 
 def _group(name: str) -> Literal["core", "reference"]:
-    return "reference" if name.startswith(REFERENCE_FOLDER) else "core"
+    return "reference" if name.startswith(REFERENCE_FOLDER) or name == EVIDENCE else "core"
 
 
 def _write_golden(stage: Path, case: Golden) -> GoldenCase:
@@ -209,6 +221,7 @@ def inspect(bundle: Bundle) -> dict[str, Any]:
         **{key: plain[key] for key in ("preprocess", "thresholds", "fusion", "roles", "recipe", "data", "graphs")},
         "golden": [case.name for case in manifest.golden],
         "tuning": plain["tuning"],
+        "gated": plain["gated"],
         "provenance": plain["provenance"],
         "files": plain["files"],
     }

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from edgeskin.env import cache_dir
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, sha256_bytes, sha256_file
 from edgeskin.spec.manifest import FORMAT_VERSION, MANIFEST, SEAL, FileEntry, GoldenCase, Manifest, safe_name
+
+if TYPE_CHECKING:
+    from edgeskin.spec.evidence import Evidence
 
 _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest is some 20 kB
 _AGAIN = "copy or export the bundle again"
@@ -42,6 +45,15 @@ class Bundle:
         """Role -> short hashes of the lesions that had it when the bundle was made."""
         found = json.loads(self.path(self.manifest.lesion_hashes_file).read_text(encoding="utf-8"))
         return {role: frozenset(hashes) for role, hashes in found.items()}
+
+    def evidence(self) -> "Evidence | None":
+        """What was found while the bundle was made; None where it was packed without, or made before there was any."""
+        from edgeskin.spec.evidence import Evidence
+
+        name = self.manifest.evidence_file
+        if not name or not self.path(name).is_file():
+            return None
+        return Evidence.parse(json.loads(self.path(name).read_text(encoding="utf-8")), f"{self.root}/{name}")
 
     def golden(self, case: GoldenCase) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Frames and expected logits of a golden case."""

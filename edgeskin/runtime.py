@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import backends, decide, preprocess, provenance
-from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.errors import EdgeskinError
+from edgeskin.opening import Bundle, open_bundle
 from edgeskin.preprocess import Frame, Photo
 from edgeskin.spec.manifest import IMAGES, Manifest, Mode, Tuning
 

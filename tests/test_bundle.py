@@ -65,7 +65,7 @@ def redraft(tmp_path: Path, **changes) -> Draft:
     golden = [Golden(c.name, c.mode, *made.golden(c), tolerance=c.tolerance) for c in m.golden]
     given = {
         "name": m.name, "folder": folder, "graphs": m.graphs, "reference": m.reference, "golden": golden,
-        "recipe": m.recipe, "checkpoint": checkpoint, "provenance": m.provenance,
+        "recipe": m.recipe, "checkpoint": checkpoint, "provenance": m.provenance, "gated": m.gated,
     }  # fmt: skip
     return Draft(**{**given, **changes})
 

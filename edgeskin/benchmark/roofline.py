@@ -7,7 +7,7 @@ what stays in a large one makes a machine faster than the memory part says.
 
 from pathlib import Path
 
-from edgeskin.benchmark import layers
+from edgeskin import layers
 from edgeskin.benchmark.sensors import ROOT, cpu_mhz, read_int, read_text
 from edgeskin.bundle import Bundle
 from edgeskin.doctor import Machine, match_device, read_machine

@@ -1,14 +1,12 @@
 """Which number of threads, and which precision of what is not INT8, answers an examination fastest here."""
 
-import time
 from collections.abc import Callable
 from statistics import median
-
-import numpy as np
 
 from edgeskin import backends, provenance
 from edgeskin.benchmark import sensors
 from edgeskin.benchmark.statistics import OTHERS_SHARE
+from edgeskin.benchmark.turns import in_turns
 from edgeskin.bundle import Bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.manifest import Tuning
@@ -52,19 +50,9 @@ def tune(bundle: Bundle, step: Callable[[int], None] = lambda _: None, *, anyway
         (threads, hint): backend.open(graph, threads=threads, precision_hint=hint)
         for threads, hint in candidates(cores, hints)
     }
-    generator = np.random.default_rng(0)
     first = next(iter(sessions.values()))
-    spent: dict[Candidate, list[float]] = {candidate: [] for candidate in sessions}
     before = sensors.ticks()
-    for number in range(WARM_UP + ROUNDS):
-        frames = generator.integers(0, 256, (first.images, first.height, first.width, 3), np.uint8)
-        order = list(sessions)[number % len(sessions) :] + list(sessions)[: number % len(sessions)]
-        for candidate in order:
-            start = time.perf_counter_ns()
-            sessions[candidate].run(frames)
-            if number >= WARM_UP:
-                spent[candidate].append((time.perf_counter_ns() - start) / 1e6)
-        step(1)
+    spent = in_turns(sessions, ROUNDS, WARM_UP, step)
     others = sensors.others_share(before, sensors.ticks())
     if others is not None and others > OTHERS_SHARE and not anyway:
         raise EdgeskinError(

@@ -7,8 +7,6 @@ from edgeskin.spec.base import Spec
 from edgeskin.spec.gated import GateResult
 from edgeskin.spec.search import SearchResult, Speed
 
-EVIDENCE = "evidence.json"
-
 
 class Tuned(Spec):
     """Quantisation-aware training that the built network went through."""

@@ -15,6 +15,7 @@ Mode = Literal["pair", "dermoscopic"]
 MODES: tuple[Mode, ...] = ("pair", "dermoscopic")
 IMAGES: dict[Mode, int] = {"pair": 2, "dermoscopic": 1}
 FORMAT_VERSION = 1
+EVIDENCE = "evidence.json"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"  # the seal is the manifest's own hash, as sha256sum writes it
 
 
@@ -29,7 +30,7 @@ def safe_name(name: str) -> bool:
 
 
 class FileEntry(Spec):
-    """A file of the bundle. `group` "reference" may be left out by `pack --lean`."""
+    """A file of the bundle. `group` "reference" (the FP32 graphs and the evidence) may be left out by `pack --lean`."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=0)
@@ -68,6 +69,7 @@ class Provenance(Spec):
     created: str
     calibration_sha256: str = ""  # of the calibration lesions actually used
     calibration_pairs: int = 0
+    request_sha256: str = ""  # of checkpoint, recipe and options asked for: the same request is not built again
 
 
 class Tuning(Spec):
