@@ -6,7 +6,9 @@ writes the target's files. `open(path)` gives a `Session`.
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -21,7 +23,7 @@ from edgeskin.spec.recipe import Recipe
 NAMES = ("openvino", "onnxruntime")
 
 # What a layer that multiplies can be executed in; every audit speaks in these words.
-INT8, FP32, BF16 = "int8", "fp32", "bf16"
+INT8, FP32, BF16, FP16 = "int8", "fp32", "bf16", "fp16"
 
 
 class Port:
@@ -34,6 +36,18 @@ class Port:
         """The shape where it is fixed and of that rank, else ()."""
         sizes = tuple(n for n in self.shape if n is not None)
         return sizes if len(sizes) == len(self.shape) == rank else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One layer as an engine compiled it, which may be several of the file's nodes in one."""
+
+    name: str  # the engine's own
+    origin: tuple[str, ...]  # names of the nodes that it was made of, as far as the engine tells
+    kind: str  # the engine's own word: Convolution, QLinearConv ...
+    precision: str  # INT8, FP32, BF16 or FP16
+    multiplies: bool  # a convolution or a matrix product by its kind; others may have one inside (fused attention)
+    output: int  # elements it writes
 
 
 class Session(ABC):
@@ -80,11 +94,16 @@ class Session(ABC):
         """The conditions of a run: backend, version, device, threads, precision_hint."""
 
     @abstractmethod
-    def executed_precisions(self) -> dict[str, int]:
-        """How many multiplying layers (convolution, matrix product) run as "int8", "fp32", "bf16".
+    def executed_layers(self) -> tuple[list[Executed], int]:
+        """Layers in the order of their execution, and how many reorders the engine runs between them.
 
-        Read from what the engine compiled, not from what the file asks for: an engine may fall back silently.
+        Read from what the engine compiled, not from what the file asks for: an engine may fall back silently. A reorder
+        only converts a type or a layout: what precision costs on the way in and out.
         """
+
+    def executed_precisions(self) -> dict[str, int]:
+        """How many multiplying layers (convolution, matrix product) run as "int8", "fp32", "bf16", "fp16"."""
+        return dict(Counter(layer.precision for layer in self.executed_layers()[0] if layer.multiplies))
 
     def _bind(self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Check the graph's interface and take its sizes."""

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU: one .onnx file, FP32 or with explicit Q/DQ nodes."""
 
 import json
+import math
+import re
 import tempfile
 from importlib import metadata
 from importlib.util import find_spec
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin.backends import FP32, INT8, Port, Session, broken, check_threads, require_file
+from edgeskin.backends import BF16, FP16, FP32, INT8, Executed, Port, Session, broken, check_threads, require_file
 from edgeskin.errors import EdgeskinError, missing_extra
 from edgeskin.files import write_atomic
 from edgeskin.spec.device import Device
@@ -20,6 +22,9 @@ NAME = "onnxruntime"
 HINTS = ("f32", "default")
 _FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 _INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+_REORDERS = {"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Cast"}
+_RENAMED = re.compile(r"^fused |(_token_\d+|_nhwc|_nchwc)+$")
+_WORDS = {"float": FP32, "float16": FP16, "bfloat16": BF16}
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -93,20 +98,36 @@ class _OnnxRuntime(Session):
             "precision_hint": "f32",
         }
 
-    def executed_precisions(self) -> dict[str, int]:
+    def executed_layers(self) -> tuple[list[Executed], int]:
         """Runs once under the profiler: its trace names the kernels that really ran, after every fusion."""
         with tempfile.TemporaryDirectory() as folder:
             session = _session(self._path, self._threads, profile=str(Path(folder) / "trace"))
             session.run(None, {"frames": np.zeros((self.images, self.height, self.width, 3), np.uint8)})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        counts: dict[str, int] = {}
+        layers, reorders = [], 0
         for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                kernel = event["args"]["op_name"]
-                word = INT8 if kernel in _INTEGER else FP32 if kernel in _FLOAT else None
-                if word:
-                    counts[word] = counts.get(word, 0) + 1
-        return counts
+            if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+                continue
+            name, kind = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            origin = _origin(name)
+            if kind in _REORDERS or (kind == "Transpose" and origin != name):  # the layout's own, not the file's
+                reorders += 1
+                continue
+            read, written = (event["args"][f"{side}_type_shape"] for side in ("input", "output"))
+            raw = next(iter(read[0]), "") if read else ""
+            word = INT8 if kind in _INTEGER else _WORDS.get(raw, raw)
+            size = sum(math.prod(shape) for value in written[:1] for shape in value.values())
+            layers.append(Executed(name, (origin,), kind, word, kind in _INTEGER | _FLOAT, size))
+        return layers, reorders
+
+
+def _origin(name: str) -> str:
+    """The file's node behind a name that an optimiser gave.
+
+    >>> [_origin(name) for name in ("conv_3_token_41", "fused conv_3", "conv_3_nchwc", "conv_3")]
+    ['conv_3', 'conv_3', 'conv_3', 'conv_3']
+    """
+    return _RENAMED.sub("", name)
 
 
 def _session(path: Path, threads: int, profile: str = "") -> Any:

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import importlib
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin.backends import BF16, FP32, INT8, Port, Session, broken, check_threads, require_file
+from edgeskin.backends import BF16, FP16, FP32, INT8, Executed, Port, Session, broken, check_threads, require_file
 from edgeskin.errors import EdgeskinError, missing_extra
 from edgeskin.files import os_errors
 from edgeskin.spec.device import Device
@@ -25,8 +26,10 @@ NAME = "openvino"
 _CONVERTER = "openvino.tools.ovc"
 HINTS = ("f32", "bf16", "default")
 _MULTIPLYING = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
+_REORDERS = {"Reorder", "Convert"}
+_SILENT = {"Const", "Input", "Output", "Reshape"}  # nothing is computed there
 _COUNTED = re.compile(r"(?<![^/])([A-Z][A-Za-z0-9]*)_\d+(?=$|/)")  # the engine's own naming: Type_number
-_WORDS = {"u8": INT8, "i8": INT8, "f32": FP32, "bf16": BF16}
+_WORDS = {"u8": INT8, "i8": INT8, "f32": FP32, "bf16": BF16, "f16": FP16}
 
 
 def unsupported(recipe: Recipe | None = None, device: Device | None = None) -> str | None:
@@ -127,15 +130,20 @@ class _OpenVino(Session):
             "precision_hint": str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()),
         }
 
-    def executed_precisions(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
+    def executed_layers(self) -> tuple[list[Executed], int]:
+        layers, reorders = [], 0
         for op in self._compiled.get_runtime_model().get_ordered_ops():
-            facts = op.get_rt_info()
-            if str(facts["layerType"].value if "layerType" in facts else "") in _MULTIPLYING:
-                raw = str(facts["runtimePrecision"].value)
-                word = _WORDS.get(raw, raw)
-                counts[word] = counts.get(word, 0) + 1
-        return counts
+            facts = {key: str(value.value) for key, value in op.get_rt_info().items()}
+            kind = facts.get("layerType", "")
+            if kind in _REORDERS:
+                reorders += 1
+            elif kind not in _SILENT:
+                raw = facts.get("runtimePrecision", "")
+                origin = tuple(name for name in facts.get("originalLayersNames", "").split(",") if name)
+                written = math.prod(op.get_output_shape(0)) if op.get_output_size() else 0
+                word, multiplies = _WORDS.get(raw, raw), kind in _MULTIPLYING
+                layers.append(Executed(op.get_friendly_name(), origin, kind, word, multiplies, written))
+        return layers, reorders
 
 
 @functools.cache

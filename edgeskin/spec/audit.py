@@ -12,11 +12,11 @@ class AuditLayer(Spec):
     """One layer that multiplies (convolution, matrix product) as the engine compiled it."""
 
     name: str  # of the engine's node
-    origin: tuple[str, ...] = ()  # names of the file's nodes that it was made of
-    kind: str  # the engine's own word: Convolution, QLinearConv ...
+    origin: tuple[str, ...] = ()  # names of the file's layers that it was made of
+    kind: str  # the engine's own word: Convolution, QLinearConv ...; "" where the engine does not name the file's layer
     macs: int = Field(ge=0)
     planned: str  # "int8" or "fp32": what the file asks for; "" where the file's node was not found
-    executed: str  # "int8", "fp32", "bf16"
+    executed: str  # "int8", "fp32", "bf16", "fp16"; "unknown" where kind is ""
 
 
 class ModeAudit(Spec):
