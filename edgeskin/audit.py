@@ -14,7 +14,7 @@ from edgeskin.backends import FP32, INT8, Executed, Session
 from edgeskin.bundle import Bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.layers import Layer, read_file
-from edgeskin.runtime import load
+from edgeskin.runtime import Classifier, load
 from edgeskin.spec.audit import AuditLayer, AuditResult, ModeAudit
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import MODES, Mode
@@ -24,7 +24,12 @@ _NAMED = 4  # layers that a message names
 
 
 def audit_bundle(bundle: Bundle, *, threads: int = 0) -> AuditResult:
-    """Audit both core graphs as they are compiled on this machine, against the floor of the bundle's recipe.
+    """Audit both core graphs as they are compiled on this machine: `audit_model` of a bundle that is not loaded yet."""
+    return audit_model(load(bundle, threads=threads))
+
+
+def audit_model(model: Classifier) -> AuditResult:
+    """Audit both core graphs of a loaded bundle against the floor of its recipe.
 
     Where the package that reads the file is not installed, the plan is the one that the bundle's own audit recorded
     when it was made.
@@ -32,11 +37,10 @@ def audit_bundle(bundle: Bundle, *, threads: int = 0) -> AuditResult:
     Raises:
         EdgeskinError: the engine is not there, or nothing here tells what the file asks for.
     """
-    model = load(bundle, threads=threads)
     modes: dict[Mode, ModeAudit] = {}
     for mode in MODES:
-        modes[mode] = join(_plan(bundle, mode), *model.session(mode).executed_layers())
-    return check(modes, bundle.manifest.recipe.int8_macs_floor, model.session("pair").describe())
+        modes[mode] = join(_plan(model.bundle, mode), *model.session(mode).executed_layers())
+    return check(modes, model.manifest.recipe.int8_macs_floor, model.session("pair").describe())
 
 
 def audit_session(session: Session, file: Path) -> ModeAudit:

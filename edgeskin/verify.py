@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from edgeskin import out, scoring
+from edgeskin.audit import audit_model
 from edgeskin.bundle import Bundle
 from edgeskin.data.pairs import UNLABELLED, Pair
 from edgeskin.data.roles import role_hash, short_hash
@@ -21,6 +22,7 @@ from edgeskin.env import cache_dir
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, sha256_bytes, write_atomic
 from edgeskin.runtime import Classifier, Graphs, load
+from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.manifest import IMAGES, MODES, Manifest, Mode
 from edgeskin.spec.result import Accuracy, GoldenResult, Parity, VerifyResult
 from edgeskin.spec.roles import RoleRecord
@@ -98,7 +100,8 @@ def verify(
     engine: dict[str, JsonValue] = dict(models["core"].session("dermoscopic").describe())
     logits = predict(models, pairs, _resume_file(bundle, pairs, engine, threads))
     paired = np.array([pair.clinical is not None for pair in pairs])
-    remarks = list(notes) + _remarks(manifest, role, golden, paired, lean=bundle.lean)
+    compiled, why = _audit(models["core"])
+    remarks = [*notes, *why, *_remarks(manifest, role, golden, paired, lean=bundle.lean)]
     parity: dict[Mode, Parity] = {}
     accuracy: dict[Mode, Accuracy] = {}
     for mode in MODES:
@@ -137,6 +140,7 @@ def verify(
         threads=threads,
         engine=engine,
         environment=dict(environment or {}),
+        audit=compiled,
         notes=tuple(remarks),
         seconds=round(time.monotonic() - start, 1),
     )
@@ -148,7 +152,8 @@ def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
     manifest = bundle.manifest
     model = load(bundle, threads=threads)
     golden = golden_results(model)
-    remarks = ["golden cases only: no lesion was scored"]
+    compiled, why = _audit(model)
+    remarks = ["golden cases only: no lesion was scored", *why]
     if failed := [case.name for case in golden if not case.passed]:
         remarks.append(f"golden cases fail on this machine: {', '.join(failed)}; do not trust its results")
     return VerifyResult(
@@ -171,9 +176,19 @@ def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
         bootstrap=0,
         threads=threads,
         engine=dict(model.session("dermoscopic").describe()),
+        audit=compiled,
         notes=tuple(remarks),
         seconds=round(time.monotonic() - start, 1),
     )
+
+
+def _audit(model: Classifier) -> tuple[AuditResult | None, list[str]]:
+    """What runs in INT8 as compiled here, and a remark where that is less than the recipe asks or cannot be told."""
+    try:
+        found = audit_model(model)
+    except EdgeskinError as error:  # of the golden cases and the lesions nothing is less true
+        return None, [f"precision not audited: {error.line()}"]
+    return found, [] if found.passed else [f"silent FP32 on this machine: {found.why}"]
 
 
 def golden_results(model: Classifier) -> tuple[GoldenResult, ...]:

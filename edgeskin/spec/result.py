@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.base import Spec
 from edgeskin.spec.manifest import Mode
 
@@ -135,5 +136,6 @@ class VerifyResult(Spec):
     threads: int
     engine: dict[str, JsonValue]
     environment: dict[str, JsonValue] = Field(default_factory=dict)
+    audit: AuditResult | None = None  # of what was compiled on this machine; null: `notes` says why, or an older result
     notes: tuple[str, ...] = ()
     seconds: float
