@@ -96,15 +96,10 @@ def auc(weights: Floats, positive: Bools, score: Floats) -> Floats:
     >>> auc(np.array([[1.0, 1, 1, 1], [1, 1, 0, 1]]), positive, np.array([0.9, 0.8, 0.7, 0.1]))
     array([0.75, 1.  ])
     """
-    if not len(score):
-        return np.full(len(weights), math.nan)
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # where each distinct score begins
-    positives = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(1)
-    return _divide(wins, positives.sum(1) * negatives.sum(1))
+    above, below = weights[:, positive], weights[:, ~positive]
+    lead = score[positive][:, None] - score[~positive]
+    wins = np.einsum("rn,rn->r", above @ ((np.sign(lead) + 1) / 2), below)
+    return _divide(wins, above.sum(1) * below.sum(1))
 
 
 def sensitivity(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
