@@ -143,7 +143,7 @@ def line(check: GateCheck, target: str = "melanoma") -> str:
 def refuse(result: GateResult) -> None:
     """Raise EdgeskinError, with a line for each check that stands against it, unless the gate passed."""
     against = failing(result.checks)
-    if result.passed or not against:
+    if result.passed:
         return
     first = min(against, key=lambda c: (c.verdict != "fails", bool(c.group)))  # stable: the first of the gravest
     more = f" (and {len(against) - 1} more)" if against[1:] else ""
@@ -164,7 +164,7 @@ def summary(result: GateResult) -> str:
     on = f"on {result.lesions} lesions of role {result.role}"
     held = f"{sum(c.verdict == 'holds' for c in overall)} of {len(overall)} checks hold"
     counts = {verdict: sum(c.verdict == verdict for c in groups) for verdict in ("holds", "fails", "cannot tell")}
-    inside = "; in sub-groups " + ", ".join(f"{n} {'hold' if v == 'holds' else v}" for v, n in counts.items() if n)
+    inside = "; in sub-groups: " + ", ".join(f"{verdict} {n}" for verdict, n in counts.items() if n)
     told = f"{held} {on}{inside if groups else ''}"
     against = failing(result.checks)
     return told if result.passed else f"not passed: {told}; {line(against[0], result.target)}"

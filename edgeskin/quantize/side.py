@@ -127,7 +127,7 @@ class Side:
             low, high = (min(1.0, max(0.0, end)) for end in metrics.wilson_interval(flipped, lesions))
             share = Estimate(value=flipped / lesions, low=low, high=high)
             if flipped / lesions > margin.value + _TINY:
-                shown = low > margin.value or not group
+                shown = not group or binomial_tail(flipped, lesions, margin.value) < CHANCE  # Wilson's low is too high
                 verdict, why = "fails" if shown else "cannot tell", f"{flipped} of {lesions} lesions flip"
         return GateCheck(
             mode=self.mode,
@@ -192,9 +192,9 @@ class Side:
         for name, chosen in counted.items():
             if not chosen.any():
                 return f"no lesion {name} among {of}", ""
-        word = "lesions" if self._count(known) == of else "patients"
-        few = [f"only {self._count(c)} {word} {name}" for name, c in counted.items() if self._count(c) < FEWEST]
-        return "", ", ".join(few)
+        few = {name: self._count(chosen) for name, chosen in counted.items() if self._count(chosen) < FEWEST}
+        word = "lesion" if self._count(known) == of else "patient"
+        return "", ", ".join(f"only {count} {word}{'s' * (count > 1)} {name}" for name, count in few.items())
 
     def _figures(self, metric: GateMetric, weights: Floats, known: Bools) -> Both:
         """The metric on every draw, FP32 and built."""
