@@ -3,7 +3,7 @@ import pytest
 
 from edgeskin import catalog, metrics, scoring
 from edgeskin.spec.manifest import Manifest
-from edgeskin.spec.train import Fusion, Threshold, Thresholds
+from edgeskin.spec.train import Checkpoint, Fusion, Threshold, Thresholds
 
 SCHEMA = catalog.schema("milk10k")
 (TASK,) = SCHEMA.tasks
@@ -137,3 +137,23 @@ def test_without_labels_or_positives_there_is_no_curve(manifest):
     assert negatives.reliability is not None
     assert negatives.reliability.fp32 is None
     assert sum(b.lesions for b in negatives.reliability.bundle) == 2
+
+
+def test_a_checkpoint_is_scored_like_its_bundle(manifest):
+    record = Checkpoint.model_construct(
+        task_schema=manifest.task_schema, fusion=manifest.fusion, thresholds=manifest.thresholds
+    )
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, CLASSES, 60)
+    reference = rng.normal(0, 1, (60, 2, CLASSES)).astype(np.float32)
+    core = reference + rng.normal(0, 0.5, reference.shape).astype(np.float32)
+    ids = [str(i) for i in range(60)]
+    scored = [
+        (
+            scoring.parity(deciding, "pair", ids, reference, core),
+            scoring.accuracy(deciding, "pair", {TASK.name: truth}, ids, core, reference, repeats=20),
+        )
+        for deciding in (manifest, record)
+    ]
+    assert scored[0] == scored[1]
+    assert scored[0][0].predicted.flipped > 0
