@@ -43,8 +43,7 @@ class PairTrainer(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run and keeps the last good checkpoint."""
         frames, clinical, rows = stack(batch, self._kept(batch[1]))
-        logits = self.network(frames, clinical, rows)
-        loss: Tensor = self.loss(logits, batch[2], clinical, rows)
+        loss = self.objective(frames, batch[2], clinical, rows)
         if not bool(torch.isfinite(loss)):
             raise EdgeskinError(
                 "the training loss is not finite",
@@ -52,6 +51,11 @@ class PairTrainer(lightning.LightningModule):
                 fix="lower --learning-rate and run again; the last finished epoch is kept and resumed",
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        return loss
+
+    def objective(self, frames: Tensor, labels: Tensor, clinical: int, rows: Tensor | None) -> Tensor:
+        """What is minimised: the biased loss of the network's logits of these images, stacked as it takes them."""
+        loss: Tensor = self.loss(self.network(frames, clinical, rows), labels, clinical, rows)
         return loss
 
     def _kept(self, has_clinical: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
 """The training stage: data in, checkpoint out; killed runs resume, finished ones are not redone."""
 
 import json
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,7 @@ def train(
         "weights": weights,
         "roles": {role: record.to_json() for role, record in roles.records().items()},
     }
-    if _same_run(folder, request) and (folder / RECORD).is_file():
+    if same_run(folder, request) and (folder / RECORD).is_file():
         out.note(f"{folder}: finished before, nothing to do")
         return read_record(folder)
     with os_errors(folder):
@@ -47,7 +45,7 @@ def train(
         return _fit(pairset, roles, data, network, spec, weights, folder)
 
 
-def _same_run(folder: Path, request: dict[str, Any]) -> bool:
+def same_run(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds this very run. Raises if it holds another one."""
     path = folder / RUN
     if not path.is_file():
@@ -71,25 +69,15 @@ def _fit(
 ) -> Checkpoint:
     if train.allocator and train.accelerator != "gpu" and not keep_memory():
         out.note("this C library has no mallopt: training on the CPU may be slower")
-    _quiet()
-    import lightning
     import torch
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-    from torch.utils.data import DataLoader
 
     from edgeskin.model.checkpoint import read_record, save_checkpoint
     from edgeskin.model.loss import BiasedLoss
     from edgeskin.model.network import PairNetwork, takes
     from edgeskin.model.weights import build_encoder
-    from edgeskin.training.callbacks import Resumable, ShowProgress, averaging
-    from edgeskin.training.frames import (
-        ControlPairs,
-        EpochSampler,
-        TrainingPairs,
-        label_array,
-        size_at,
-        stored_frames,
-    )
+    from edgeskin.training.callbacks import Resumable, averaging
+    from edgeskin.training.fit import fit, prepare_data
+    from edgeskin.training.frames import size_at
     from edgeskin.training.module import PairTrainer
 
     if train.threads:
@@ -103,59 +91,25 @@ def _fit(
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
-    stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
-    cache = folder / "frames"
-    train_frames = stored_frames(roles["train"], stored, cache, "decoding train")
-    control_frames = stored_frames(roles["control"], preprocess, cache, "decoding control")
-    labels = label_array(roles["train"], schema)
-    batches = max(1, len(labels) // (train.batch_pairs * train.devices))
+    sets = prepare_data(roles["train"], roles["control"], schema, preprocess, train, folder)
+    steps = sets.batches * train.epochs
     module = PairTrainer(
         network,
         BiasedLoss(
-            schema, class_counts(labels, schema), train.clinical_weight, train.label_smoothing, train.logit_adjustment
+            schema,
+            class_counts(sets.labels, schema),
+            train.clinical_weight,
+            train.label_smoothing,
+            train.logit_adjustment,
         ),
         schema,
         train,
-        steps=batches * train.epochs,
-    )
-    loader: Any = DataLoader(
-        TrainingPairs(train_frames, [p.clinical is not None for p in roles["train"]], labels, train),
-        batch_size=min(train.batch_pairs, len(labels)),
-        sampler=EpochSampler(len(labels), train.seed),
-        # Its own: a loader draws a number when it starts an epoch, in a resumed run at another moment than in a whole
-        # one, and that must not shift the dropout masks.
-        generator=torch.Generator(),
-        num_workers=train.workers,
-        drop_last=True,
-    )
-    control: Any = DataLoader(
-        ControlPairs(
-            control_frames, [p.clinical is not None for p in roles["control"]], label_array(roles["control"], schema)
-        ),
-        batch_size=train.batch_pairs,
+        steps=steps,
     )
     resumable = Resumable(folder)
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    trainer = lightning.Trainer(
-        max_epochs=train.epochs,
-        accelerator=accelerator,
-        devices=train.devices,
-        strategy="ddp_find_unused_parameters_true" if train.devices > 1 else "auto",
-        precision="16-mixed" if accelerator == "gpu" else "32-true",
-        logger=[CSVLogger(folder, name="logs", version="csv"), TensorBoardLogger(folder, name="logs", version="tb")],
-        callbacks=[ShowProgress(train.epochs, batches), resumable, *averaging(train.ema_decay, batches * train.epochs)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
-        use_distributed_sampler=False,  # EpochSampler deals among processes itself
-    )
-    trainer.fit(module, loader, control, ckpt_path=resumable.found(), weights_only=False)
+    trainer = fit(module, sets, train, folder, resumable, averaging(train.ema_decay, steps))
 
-    both, alone = control_logits(network, control_frames, roles["control"])
+    both, alone = control_logits(network, sets.control_frames, roles["control"])
     if trainer.is_global_zero:
         record = _record(pairset, roles, data, spec, train, preprocess, network, source, both, alone, resumable.metrics)
         save_checkpoint(folder, network, record)
@@ -240,13 +194,3 @@ def control_logits(
             alone.append(network(part[:, 1], 0).double().cpu().numpy())
             step(count)
     return np.concatenate(both), np.concatenate(alone)
-
-
-def _quiet() -> None:
-    """Lightning's remarks on hardware and workers are not a user's concern."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*weights_only.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*tensorboardX.*|.*lr_scheduler.step.*")
