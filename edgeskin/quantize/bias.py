@@ -1,12 +1,10 @@
 """Bias correction for Q/DQ graphs: take back the mean error that rounding the weights causes."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from edgeskin.quantize.calibration import Frames
 
 Floats = NDArray[np.float64]
 
@@ -30,51 +28,49 @@ def mean_error(weight: Floats, rounded: Floats, mean_input: Floats) -> Floats:
     return np.asarray(np.einsum("goi,gi->go", lost, inputs).reshape(-1))
 
 
-def correct_biases(prepared: Path, quantized: Any, frames: list[Frames]) -> int:
-    """Shift the int32 biases of a Q/DQ graph in place; returns how many layers were corrected.
+def mean_inputs(original: Any) -> frozenset[str]:
+    """Tensors of an onnx.ModelProto whose mean a channel `correct_biases` asks for."""
+    return frozenset(node.input[0] for node in _layers(original).values())
+
+
+def correct_biases(original: Any, quantized: Any, means: Mapping[str, Floats]) -> int:
+    """Shift the biases of a Q/DQ graph in place, int32 or floating point; returns how many layers were corrected.
 
     Args:
-        prepared: the FP32 ONNX file that was quantised; its nodes have the same names.
-        quantized: onnx.ModelProto with DequantizeLinear nodes on weights and biases.
+        original: the FP32 onnx.ModelProto that was quantised; its nodes have the same names.
+        quantized: onnx.ModelProto with DequantizeLinear nodes on weights.
+        means: mean a channel of each tensor that `mean_inputs` names.
     """
-    import onnx
     from onnx import numpy_helper
 
-    original = onnx.load(prepared)
+    layers = _layers(original)
     constants = {t.name: t for t in original.graph.initializer}
-    layers = {n.name: n for n in original.graph.node if _correctable(n) and n.input[1] in constants}
-    means = _input_means(original, sorted({n.input[0] for n in layers.values()}), frames)
     stored = {t.name: t for t in quantized.graph.initializer}
     makers = {o: n for n in quantized.graph.node for o in n.output}
+    shared = _used_twice(quantized)
     corrected = 0
     for node in quantized.graph.node:
         before = layers.get(node.name)
-        weight, bias = (
-            (makers.get(name) for name in node.input[1:3]) if before and len(node.input) == 3 else (None,) * 2
-        )
-        if before is None or weight is None or bias is None:
+        if before is None or len(node.input) < 3 or node.input[1] not in makers or node.input[2] in shared:
             continue
         exact = numpy_helper.to_array(constants[before.input[1]]).astype(np.float64)
-        rounded = _dequantized(weight, stored)
+        rounded = dequantized(makers[node.input[1]], stored)
         if node.op_type == "Gemm" and not _transposed(node):
             exact, rounded = exact.T, rounded.T
         shift = mean_error(exact, rounded, means[before.input[0]])
-        steps = numpy_helper.to_array(stored[bias.input[1]]).astype(np.float64)
-        whole = numpy_helper.to_array(stored[bias.input[0]]) + np.rint(shift / steps).astype(np.int32)
-        stored[bias.input[0]].CopyFrom(numpy_helper.from_array(whole.astype(np.int32), bias.input[0]))
+        if node.input[2] in makers:
+            bias, scale = makers[node.input[2]].input[:2]
+            steps = numpy_helper.to_array(stored[scale]).astype(np.float64)
+            value = numpy_helper.to_array(stored[bias]) + np.rint(shift / steps).astype(np.int32)
+        else:
+            bias = node.input[2]
+            value = (numpy_helper.to_array(stored[bias]) + shift).astype(np.float32)
+        stored[bias].CopyFrom(numpy_helper.from_array(value, bias))
         corrected += 1
     return corrected
 
 
-def _correctable(node: Any) -> bool:
-    return node.op_type in ("Conv", "Gemm") and len(node.input) == 3
-
-
-def _transposed(gemm: Any) -> bool:
-    return any(a.name == "transB" and a.i == 1 for a in gemm.attribute)
-
-
-def _dequantized(node: Any, stored: dict[str, Any]) -> Floats:
+def dequantized(node: Any, stored: Mapping[str, Any]) -> Floats:
     """Values that a DequantizeLinear of stored integers, zero point 0, gives."""
     from onnx import numpy_helper
 
@@ -85,21 +81,25 @@ def _dequantized(node: Any, stored: dict[str, Any]) -> Floats:
     return np.asarray(whole * scale)
 
 
-def _input_means(model: Any, tensors: list[str], frames: list[Frames]) -> dict[str, Floats]:
-    """Mean a channel of some tensors over the frames: axis 1 of images [N, C, H, W], the last of rows [N, C]."""
-    import onnx
-    import onnxruntime as ort
+def _layers(original: Any) -> dict[str, Any]:
+    """Name -> layer with a constant weight and a constant bias."""
+    constants = {tensor.name for tensor in original.graph.initializer}
+    return {
+        node.name: node
+        for node in original.graph.node
+        if node.op_type in ("Conv", "Gemm") and len(node.input) == 3 and constants.issuperset(node.input[1:])
+    }
 
-    wanted = onnx.ModelProto()
-    wanted.CopyFrom(model)
-    known = {port.name for port in wanted.graph.output}
-    wanted.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t) for t in tensors if t not in known)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(wanted.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    sums = dict.fromkeys(tensors, 0.0)
-    for frame in frames:
-        for name, value in zip(tensors, session.run(tensors, {"frames": frame}), strict=True):
-            axes = tuple(i for i in range(value.ndim) if i != 1)
-            sums[name] = sums[name] + value.mean(axis=axes, dtype=np.float64)
-    return {name: np.asarray(total / len(frames)) for name, total in sums.items()}
+
+def _used_twice(model: Any) -> set[str]:
+    """Tensors that more than one node takes: what is right for one layer's bias is wrong for another's."""
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for node in model.graph.node:
+        for name in node.input:
+            (twice if name in seen else seen).add(name)
+    return twice
+
+
+def _transposed(gemm: Any) -> bool:
+    return any(a.name == "transB" and a.i == 1 for a in gemm.attribute)

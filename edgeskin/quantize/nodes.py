@@ -96,5 +96,8 @@ def same_origin(name: str, originals: set[str]) -> bool:
 
     >>> same_origin("node_MatMul_4/MatMulAddFusion", {"node_MatMul_4"})
     True
+    >>> same_origin("/encoder/Conv/WithoutBiases", {"/encoder/Conv"})
+    True
     """
-    return name.split("/", 1)[0] in originals
+    parts = name.split("/")
+    return any("/".join(parts[:end]) in originals for end in range(1, len(parts) + 1))

@@ -82,12 +82,12 @@ def test_qdq_file_is_symmetric(onnx_models, pairs, tmp_path):
     assert not [node for node in graph.node if node.op_type == "Clip"]
 
 
-def test_calibration_in_chunks_equals_calibration_at_once(onnx_models, pairs, tmp_path, monkeypatch):
-    from edgeskin.quantize import qdq
-
-    first = ptq.quantize(onnx_models[1], pairs, _recipe("onnxruntime"), tmp_path / "a").read_bytes()
-    monkeypatch.setattr(qdq, "_CHUNK", 3)
-    assert ptq.quantize(onnx_models[1], pairs, _recipe("onnxruntime"), tmp_path / "b").read_bytes() == first
+def test_equal_input_gives_equal_bytes_and_leaves_nothing_beside_them(onnx_models, pairs, tmp_path):
+    first = ptq.quantize(onnx_models[1], pairs, _recipe("onnxruntime"), tmp_path / "a")
+    assert ptq.quantize(onnx_models[1], iter(pairs), _recipe("onnxruntime"), tmp_path / "b").read_bytes() == (
+        first.read_bytes()
+    )
+    assert list((tmp_path / "a").iterdir()) == [first]
 
 
 def test_transformer_is_told_from_a_network_with_an_exchange(onnx_models):
