@@ -107,9 +107,8 @@ def join(planned: Sequence[Layer], executed: Sequence[Executed], reorders: int) 
         int8_macs=sum(layer.macs for layer in layers if layer.executed == INT8),
         planned_int8_macs=sum(layer.macs for layer in layers if layer.planned == INT8),
         reorders=reorders,
-        fell_back=tuple(
-            name for layer in layers if layer.planned == INT8 and layer.executed != INT8 for name in layer.origin
-        ),
+        fell_back=tuple(n for one in layers if one.planned == INT8 and one.executed != INT8 for n in one.origin),
+        unasked=tuple(n for one in layers if one.planned == FP32 and one.executed == INT8 for n in one.origin),
     )
 
 
@@ -179,7 +178,9 @@ def _plan(bundle: Bundle, mode: Mode) -> list[Layer]:
 
 def _recorded(bundle: Bundle) -> AuditResult | None:
     name = bundle.manifest.evidence_file
-    return Evidence.parse(json.loads(bundle.path(name).read_text(encoding="utf-8")), name).audit if name else None
+    if not name or not bundle.path(name).is_file():  # a lean bundle travels without it
+        return None
+    return Evidence.parse(json.loads(bundle.path(name).read_text(encoding="utf-8")), name).audit
 
 
 def _why(mode: Mode, found: ModeAudit, floor: float) -> str:

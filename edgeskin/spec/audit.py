@@ -28,6 +28,7 @@ class ModeAudit(Spec):
     planned_int8_macs: int
     reorders: int = Field(ge=0)  # layers that only convert a layout or a type
     fell_back: tuple[str, ...] = ()  # names of layers planned as INT8 that run in another precision
+    unasked: tuple[str, ...] = ()  # names of layers planned in floating point that run in INT8 all the same
 
     @property
     def int8_share(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeskin import backends, catalog
+from edgeskin import audit, backends, catalog, layers
 from edgeskin.errors import EdgeskinError
 from edgeskin.metrics import sqnr_db
 from edgeskin.quantize.ptq import quantize
@@ -97,6 +97,39 @@ def test_int8_is_executed_as_int8(target, built, images):
     # Four convolutions, three projections, one head or two; the two small products within attention may stay FP32.
     assert reduced["int8"] >= 4 + 3 + images
     assert reduced.get("fp32", 0) <= 2
+
+
+@pytest.mark.parametrize("images", [2, 1])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_every_product_of_the_file_is_found_in_what_was_compiled(target, built, precision, images):
+    path = built[precision, images]
+    counted = layers.count_file(path, "pair")
+    found = audit.audit_session(backends.get(target).open(path), path)
+    assert found.macs == counted.int8_macs + counted.fp32_macs
+    assert found.planned_int8_macs == counted.int8_macs
+    assert not [layer for layer in found.layers if not layer.planned or layer.executed == audit.UNKNOWN]
+    if precision == "fp32":
+        assert (found.int8_macs, found.fell_back) == (0, ())
+    else:
+        assert found.fell_back == ()
+        assert found.int8_share > 0.8  # the products within attention are many in so small a network
+        assert {layer.kind for layer in found.layers if layer.executed != "int8"} <= {"Subgraph", "MatMul"}
+
+
+def test_layers_that_the_recipe_keeps_are_planned_in_fp32(target, onnx_models, pairs, tmp_path):
+    recipe = _recipe(target, "int8").model_copy(update={"keep_fp32": ("/Conv/",)})
+    source = quantize(onnx_models[1], pairs, recipe, tmp_path / "quantized")
+    path = tmp_path / backends.get(target).build(source, tmp_path, recipe)[0]
+    found = audit.audit_session(backends.get(target).open(path), path)
+    convolutions = [layer for layer in found.layers if "Conv" in layer.kind]
+    assert convolutions
+    # ONNX Runtime would round the weights of one of them by itself, a tensor at a time.
+    assert {(layer.planned, layer.executed) for layer in convolutions} == {("fp32", "fp32")}
+    assert (found.fell_back, found.unasked) == ((), ())
+    assert 0 < found.int8_share < 0.5
+    failed = audit.check({"dermoscopic": found}, 0.8, {})
+    assert not failed.passed
+    assert "the file asks for INT8 in" in failed.why
 
 
 def test_two_opens_agree_bit_for_bit(target, built, pairs):
