@@ -14,9 +14,10 @@ from markupsafe import Markup
 from edgeskin import __version__
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json, write_atomic
-from edgeskin.report import charts, figures, inputs, machine, text, tradeoff, view
+from edgeskin.report import charts, evidence, figures, inputs, machine, text, tradeoff, view
 from edgeskin.report.inputs import FORMAT, ReportInput
-from edgeskin.report.sections import Figure, section
+from edgeskin.report.parts import Figure
+from edgeskin.report.sections import section
 from edgeskin.spec.bench import Route
 
 PHANTOM = "Phantom data: drawn images, not lesions"
@@ -48,8 +49,9 @@ def render(given: ReportInput, out: Path) -> Path:
         "research": RESEARCH,
         "version": __version__,
         "script": Markup(script),  # our own file, no value of a record in it
-        "policy": _policy(script),
-        "summary": view.summary(given),
+        "policy": _policy(script, pictured=given.pictured),
+        "ungated": evidence.ungated(given.bundles),
+        "summary": view.summary(given, evidence.word, loud=evidence.NOT_GATED),
         "models": tradeoff.table(given),
         "pareto": _pareto(given),
         "sections": [section(bundle, index) for index, bundle in enumerate(given.bundles, 1)],
@@ -99,10 +101,11 @@ def _refuse_to_overwrite(record: Path) -> None:
         )
 
 
-def _policy(script: str) -> str:
-    """The page's own content security policy: nothing from anywhere, and this one script."""
+def _policy(script: str, *, pictured: bool) -> str:
+    """The page's own content security policy: nothing from anywhere, this one script, and images inside the page."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    images = " img-src data:;" if pictured else ""
+    return f"default-src 'none'; style-src 'unsafe-inline';{images} script-src 'sha256-{digest}'; base-uri 'none'"
 
 
 def _cell(value: str) -> str:

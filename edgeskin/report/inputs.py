@@ -10,19 +10,44 @@ from pydantic import Field
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
-from edgeskin.spec.manifest import Manifest
+from edgeskin.spec.evidence import Evidence
+from edgeskin.spec.manifest import Manifest, Mode
 from edgeskin.spec.result import VerifyResult
 
 FORMAT: Literal["edgeskin-report/1"] = "edgeskin-report/1"
 
 
+class Answer(Spec):
+    """What both models say of one lesion in one mode. Classes by their titles; P(target), e.g. of melanoma."""
+
+    fp32: str
+    bundle: str
+    p_fp32: float | None = None
+    p_bundle: float | None = None
+
+
+class Thumbnail(Spec):
+    """A lesion as small pictures: JPEG as base64 (see thumbnails.thumbnail), "" where there is none."""
+
+    clinical: str = Field(default="", pattern=r"^[A-Za-z0-9+/]*={0,2}$")
+    dermoscopic: str = Field(default="", pattern=r"^[A-Za-z0-9+/]*={0,2}$")
+    truth: str = ""  # title of the true class; "" = unlabelled
+    answers: dict[Mode, Answer] = Field(default_factory=dict)
+
+
 class BundleInput(Spec):
-    """One bundle with what was found about it."""
+    """One bundle with what was found about it.
+
+    `thumbnails`: short hash of a lesion -> its pictures. They are shown on the page and nowhere else: images of
+    patients must not spread, so they are no part of the record as JSON, nor of the Markdown.
+    """
 
     manifest: Manifest
     sha256: str
     verify: VerifyResult | None = None
     bench: BenchResult | None = None
+    evidence: Evidence | None = None
+    thumbnails: dict[str, Thumbnail] = Field(default_factory=dict, exclude=True, repr=False)
 
 
 class ReportInput(Spec):
@@ -39,6 +64,11 @@ class ReportInput(Spec):
     def phantom(self) -> bool:
         """Whether any bundle was made on drawn images."""
         return any(bundle.manifest.phantom for bundle in self.bundles)
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the page holds images of the data set."""
+        return any(bundle.thumbnails for bundle in self.bundles)
 
 
 def complete(given: ReportInput) -> ReportInput:
@@ -67,6 +97,13 @@ def check(given: ReportInput) -> None:
                     possible=bundle.sha256[:12],
                     fix=f"run `edgeskin {kind}` on this bundle again",
                 )
+        if bundle.evidence is not None and bundle.evidence.bundle != bundle.manifest.name:
+            raise EdgeskinError(
+                f"the evidence is of another bundle than {bundle.manifest.name}",
+                got=bundle.evidence.bundle,
+                possible=bundle.manifest.name,
+                fix="give each bundle the evidence that lies in it",
+            )
 
 
 def read_training(path: Path) -> tuple[dict[str, float], ...]:

@@ -2,39 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from markupsafe import Markup
-
-from edgeskin.report import charts, figures, machine, scenes, text, view
+from edgeskin.report import charts, evidence, figures, machine, scenes, text, thumbnails, view
 from edgeskin.report.inputs import BundleInput
+from edgeskin.report.parts import Confusion, Figure, Part, State
 from edgeskin.spec.result import Accuracy
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """A confusion matrix ready to show: `shade` 0..1 is the share of the row."""
-
-    task: str
-    names: tuple[str, ...]
-    rows: tuple[tuple[tuple[int, float], ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart and what stands above it."""
-
-    title: str
-    chart: Markup
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A heading with what belongs to it; shown in the order of the fields."""
-
-    title: str
-    tables: tuple[text.Table, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    confusions: tuple[Confusion, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +16,7 @@ class Section:
     name: str
     heading: str
     parts: tuple[Part, ...]
+    states: tuple[State, ...]
     golden_passed: int
     golden: int
     verified: bool
@@ -58,7 +30,7 @@ class Section:
 def section(bundle: BundleInput, number: int) -> Section:
     """The section of the bundle with that number, counted from 1."""
     verify, bench = bundle.verify, bundle.bench
-    found = [_accuracy(bundle)]
+    found = [evidence.gate(bundle), thumbnails.part(bundle), _accuracy(bundle), *evidence.parts(bundle)]
     if bench is not None:
         found += [_latency(bundle), _scenarios(bundle), _cold_start(bundle), *_machine(bundle)]
     found.append(Part("Provenance", (view.provenance(bundle),)))
@@ -67,6 +39,7 @@ def section(bundle: BundleInput, number: int) -> Section:
         name=bundle.manifest.name,
         heading=f"{bundle.manifest.target}, {bundle.manifest.precision.upper()}",
         parts=tuple(_numbered(part, number) for part in found if part is not None),
+        states=tuple(evidence.states(bundle)),
         golden_passed=sum(case.passed for case in verify.golden) if verify else 0,
         golden=len(verify.golden) if verify else 0,
         verified=verify is not None,
@@ -82,7 +55,11 @@ def _numbered(part: Part, number: int) -> Part:
     """Keys of tables are unique on the page: those of the second bundle end in -2."""
     if number == 1:
         return part
-    return replace(part, tables=tuple(replace(t, key=t.key and f"{t.key}-{number}") for t in part.tables))
+
+    def own(tables: tuple[text.Table, ...]) -> tuple[text.Table, ...]:
+        return tuple(replace(t, key=t.key and f"{t.key}-{number}") for t in tables)
+
+    return replace(part, tables=own(part.tables), folded=own(part.folded))
 
 
 def _names(bundle: BundleInput) -> tuple[str, str]:
@@ -103,7 +80,7 @@ def _accuracy(bundle: BundleInput) -> Part | None:
     difference = figures.difference_chart("Accuracy, bundle minus FP32", view.differences(bundle))
     if difference is not None:
         drawn.append(Figure("Difference with its interval, clinical + dermoscopic", difference))
-    return Part("Accuracy", tuple(tables), tuple(drawn), _confusions(bundle, scored), tuple(notes))
+    return Part("Accuracy", tuple(tables), tuple(drawn), _confusions(bundle, scored), notes=tuple(notes))
 
 
 def _reliability(bundle: BundleInput, scored: Accuracy) -> Figure | str:

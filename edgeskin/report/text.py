@@ -29,7 +29,10 @@ LOWER_IS_BETTER = {"ece"}
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of text; `marked` rows head a group, `note` stands below it. With a `key` the page can sort it."""
+    """A table of text; `marked` rows head a group, `note` stands below it. With a `key` the page can sort it.
+
+    `loud`: texts of cells that must not be overlooked.
+    """
 
     caption: str
     columns: tuple[str, ...]
@@ -37,6 +40,7 @@ class Table:
     note: str = ""
     marked: frozenset[int] = frozenset()
     key: str = ""
+    loud: frozenset[str] = frozenset()
 
     @property
     def facts(self) -> bool:
@@ -98,6 +102,28 @@ def ratio(found: Ratio | None) -> str:
     '2.00x [1.60, 2.50]'
     """
     return NONE if found is None else f"{1 / found.value:.2f}x [{1 / found.high:.2f}, {1 / found.low:.2f}]"
+
+
+def signed(found: Estimate, digits: int = 4) -> str:
+    """A difference with its interval; a zero has no sign.
+
+    >>> signed(Estimate(value=-0.00001, low=-0.012, high=0.004))
+    '0.0000 [-0.0120, +0.0040]'
+    """
+    return re.sub(rf"[+-](0\.0{{{digits}}})(?!\d)", r"\1", estimate(found, signed=True, digits=digits))
+
+
+def duration(seconds: float) -> str:
+    """A time of work.
+
+    >>> duration(42.4), duration(754), duration(1800), duration(7300)
+    ('42 s', '12 min 34 s', '30 min', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole >= 3600:
+        whole = 60 * round(seconds / 60)
+    units = ((whole // 3600, "h"), (whole % 3600 // 60, "min"), (whole % 60, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in units if count) or "0 s"
 
 
 def slug(title: str) -> str:

@@ -1,6 +1,6 @@
 """Records -> tables of text, the same for the HTML page and its Markdown twin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from edgeskin.report.inputs import BundleInput, ReportInput
@@ -20,7 +20,7 @@ from edgeskin.report.text import (
 )
 from edgeskin.spec.bench import Latency
 from edgeskin.spec.manifest import Mode
-from edgeskin.spec.result import Compared, Estimate
+from edgeskin.spec.result import Compared, Estimate, Parity
 from edgeskin.spec.roles import ROLES
 
 T = TypeVar("T")
@@ -51,17 +51,23 @@ def modes_of(found: Mapping[Mode, T]) -> list[tuple[Mode, T]]:
     return [(mode, found[mode]) for mode in MODE_TITLES if mode in found]
 
 
-def summary(given: ReportInput) -> Table:
-    """One column a bundle: what a reader wants first. The FP32 figure of the same run stands in brackets."""
-    columns = [_summary(bundle) for bundle in given.bundles]
+def summary(given: ReportInput, gate: Callable[[BundleInput], str], loud: str) -> Table:
+    """One column a bundle: what a reader wants first. The FP32 figure of the same run stands in brackets.
+
+    Args:
+        gate: what is said of a bundle's gate; `loud` of it must not be overlooked.
+    """
+    columns = [_summary(bundle, gate(bundle)) for bundle in given.bundles]
     rows = tuple((row[0][0], *(text for _, text in row)) for row in zip(*columns, strict=True))
     marked = frozenset(index for index, (_, text) in enumerate(columns[0]) if not text)
     note = "In brackets: the FP32 network of the same checkpoint, in the same run. Flips: lesions whose diagnosis "
     note += "differs from the FP32 network's. Speed: FP32 median over the bundle's, with its 95 % interval."
-    return Table("Summary", ("", *(bundle.manifest.name for bundle in given.bundles)), rows, note, marked)
+    return Table(
+        "Summary", ("", *(bundle.manifest.name for bundle in given.bundles)), rows, note, marked, loud=frozenset({loud})
+    )
 
 
-def _summary(bundle: BundleInput) -> list[tuple[str, str]]:
+def _summary(bundle: BundleInput, gate: str) -> list[tuple[str, str]]:
     """Title and text of each row; a title without text heads a group."""
     verify, bench, target = bundle.verify, bundle.bench, bundle.manifest.task_schema.target
     scored = verify.accuracy.get("pair") if verify else None
@@ -70,6 +76,7 @@ def _summary(bundle: BundleInput) -> list[tuple[str, str]]:
     cold = bench.cold_start if bench else None
     found = [
         ("target", f"{bundle.manifest.target} {bundle.manifest.precision.upper()}"),
+        ("gate", gate),
         ("size, FP32 → bundle", sizes(bundle)),
         ("peak memory", size_text(cold.peak_rss_bytes if cold else None)),
         ("Accuracy, clinical + dermoscopic", ""),
@@ -150,8 +157,13 @@ def flips(bundle: BundleInput) -> Table | None:
     if bundle.verify is None or not bundle.verify.parity:
         return None
     title = bundle.manifest.task_schema.target.title
+    return flip_table(bundle.verify.parity, title, "Flips against FP32", "flips")
+
+
+def flip_table(parity: Mapping[Mode, Parity], title: str, caption: str, key: str) -> Table:
+    """Flips of each mode with their Wilson intervals; `title` is the target's."""
     rows = []
-    for mode, found in modes_of(bundle.verify.parity):
+    for mode, found in modes_of(parity):
         for what, counted in (("diagnosis", found.predicted), (f"referral for {title}", found.referral)):
             rows.append(
                 (
@@ -162,12 +174,12 @@ def flips(bundle: BundleInput) -> Table | None:
                     str(counted.from_target),
                 )
             )
-    pair = bundle.verify.parity.get("pair") or next(iter(bundle.verify.parity.values()))
+    pair = parity.get("pair") or next(iter(parity.values()))
     noise = NONE if pair.sqnr_db.value is None else f"{pair.sqnr_db.value:.1f} dB"
     note = f"Logits against FP32: signal to quantisation noise {noise}, largest change of a probability "
     note += f"{pair.max_abs_probability_difference:.3f}."
     columns = ("Decisions that flip", "Lesions", "Share, 95 % Wilson", f"To {title}", f"From {title}")
-    return Table("Flips against FP32", columns, tuple(rows), note, key="flips")
+    return Table(caption, columns, tuple(rows), note, key=key)
 
 
 def roles(bundles: Sequence[BundleInput]) -> Table:

@@ -56,6 +56,10 @@
     }
   }
 
+  function unfold(element) {
+    for (let fold = element.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  }
+
   function follow() {
     const asked = /^#sort=([\w-]+):([\w-]+):(asc|desc)$/.exec(location.hash);
     const table = asked && document.querySelector(`table[data-key="${asked[1]}"]`);
@@ -63,12 +67,16 @@
     const column = [...table.tHead.rows[0].cells].findIndex((heading) => heading.dataset.key === asked[2]);
     if (column < 0) return;
     sort(table, column, asked[3]);
+    unfold(table);
     table.scrollIntoView({ block: "center" });
   }
 
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll("table[data-key]").forEach(prepare);
     window.addEventListener("hashchange", follow);
+    window.addEventListener("beforeprint", () => {  // on paper nothing can be opened
+      document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+    });
     follow();
     root.dataset.ready = "yes";
   });

@@ -1,0 +1,395 @@
+"""Evidence of a bundle -> tables, charts and remarks: gate, search, precision, speed, fine-tuning."""
+
+from collections.abc import Sequence
+
+from edgeskin.report import proof_charts, view
+from edgeskin.report.inputs import BundleInput
+from edgeskin.report.parts import Figure, Part, State
+from edgeskin.report.text import MODE_TITLES, NONE, TARGET_METRICS, TASK_METRICS, Table, duration, estimate, ms, signed
+from edgeskin.spec.audit import AuditResult, ModeAudit
+from edgeskin.spec.evidence import Tuned
+from edgeskin.spec.gated import GateCheck, GateResult
+from edgeskin.spec.manifest import Gated, Mode
+from edgeskin.spec.search import Candidate, SearchResult, Speed
+
+NOT_GATED = "NOT GATED"
+GATE_TITLES = {
+    **{key: title.removesuffix(" (low is good)") for key, title in TARGET_METRICS.items()},
+    **TASK_METRICS,
+    "class_flips": "flips of the diagnosis",
+    "target_flips": "flips to or from the target",
+}
+SHORT_MODES: dict[Mode, str] = {"pair": "both", "dermoscopic": "dermoscopic"}
+FEW = 12  # rows that are shown without a click
+
+
+def gated(bundle: BundleInput) -> Gated:
+    """The manifest's word on the gate. A bundle in FP32 needs none, whenever it was made."""
+    if bundle.manifest.precision == "fp32":
+        return Gated(
+            status="not needed", why=bundle.manifest.gated.why if bundle.manifest.gated.status == "not needed" else ""
+        )
+    return bundle.manifest.gated
+
+
+def word(bundle: BundleInput) -> str:
+    """The gate in two words, for the summary."""
+    return {"passed": "passed", "ungated": NOT_GATED, "not needed": "not needed (FP32)"}[gated(bundle).status]
+
+
+def ungated(bundles: Sequence[BundleInput]) -> list[tuple[str, str]]:
+    """Name and reason of each INT8 bundle that was not shown to be as good as FP32."""
+    found = [(bundle.manifest.name, gated(bundle)) for bundle in bundles]
+    return [(name, said.why or "no reason is recorded") for name, said in found if said.status == "ungated"]
+
+
+def states(bundle: BundleInput) -> list[State]:
+    """Lines at the top of a section: gate, audit and speed as far as they are known."""
+    said, proof = gated(bundle), bundle.evidence
+    why = f": {said.why}" if said.why else ""
+    found = {
+        "passed": [State(f"Gate passed: shown not to be worse than FP32 within the margins{why}", True)],
+        "ungated": [State(f"{NOT_GATED}{why}. It is not shown to be as good as FP32", False)],
+        "not needed": [State(f"Gate not needed{why}", True)] if why else [],
+    }[said.status]
+    if proof is not None and proof.audit is not None and bundle.manifest.precision == "int8":
+        audit, modes = proof.audit, view.modes_of(proof.audit.modes)
+        shares = ", ".join(f"{found.int8_share:.1%} {MODE_TITLES[mode]}" for mode, found in modes)
+        floor = f"; the recipe asks for {audit.floor:.0%}" if audit.floor else ""
+        found.append(State(f"INT8 share of the multiply-accumulates as compiled: {shares}{floor}", audit.passed))
+    if proof is not None and proof.speed is not None and not proof.speed.int8_is_faster:
+        found.append(State(_not_faster(bundle, proof.speed), False))
+    return found
+
+
+def _not_faster(bundle: BundleInput, speed: Speed) -> str:
+    what = "INT8 not shipped" if bundle.manifest.precision == "fp32" else "INT8 is not faster here"
+    return f"{what}: {speed.why or 'it is not faster than higher precision on this machine'}"
+
+
+def gate(bundle: BundleInput) -> Part | None:
+    """What the gate found. None where it was not asked; a lean bundle's manifest says only that it passed."""
+    proof = bundle.evidence
+    if proof is not None and proof.gate is not None:
+        return _gate(bundle, proof.gate)
+    if gated(bundle).status == "passed":
+        return Part("Gate", notes=("The record of the gate is not there; the bundle's manifest says that it passed.",))
+    return None
+
+
+def parts(bundle: BundleInput) -> list[Part]:
+    """What else the evidence holds: precision, search, speed, fine-tuning."""
+    proof = bundle.evidence
+    if proof is None:
+        return []
+    found: list[Part] = []
+    if proof.audit is not None:
+        found.append(_precision(bundle, proof.audit))
+    if proof.search is not None:
+        found.append(_search(proof.search))
+    if proof.speed is not None:
+        found.append(_speed(bundle, proof.speed))
+    if proof.qat is not None:
+        found.append(_tuned(proof.qat))
+    return found
+
+
+def _gate(bundle: BundleInput, found: GateResult) -> Part:
+    overall = [check for check in found.checks if not check.group]
+    groups = [check for check in found.checks if check.group]
+    forest = proof_charts.forest_chart(
+        "Gate: differences with margins",
+        [(f"{SHORT_MODES[c.mode]}: {_metric(c, found.target, short=True)}", c) for c in overall],
+    )
+    title = "Difference with its 95 % interval against the margin; both: clinical + dermoscopic"
+    tables = [_checks(found, overall)]
+    if found.parity:
+        tables.append(view.flip_table(found.parity, found.target, f"Flips on role {found.role}", "gate-flips"))
+    return Part(
+        "Gate",
+        tables=tuple(tables),
+        figures=() if forest is None else (Figure(title, forest, wide=True),),
+        folded=(_groups(found, groups),) if groups else (),
+        notes=(*_unshipped(bundle), *_sentences(found.notes)),
+    )
+
+
+def _unshipped(bundle: BundleInput) -> tuple[str, ...]:
+    """What a reader must know where the evidence is of a build that is not the bundle's own."""
+    return ("This is of the INT8 build, which was not shipped.",) if bundle.manifest.precision == "fp32" else ()
+
+
+def _sentences(notes: Sequence[str]) -> tuple[str, ...]:
+    """Remarks of a record with a capital and a full stop."""
+    return tuple(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes if note)
+
+
+def _metric(check: GateCheck, target: str, *, short: bool = False) -> str:
+    name = GATE_TITLES.get(check.metric, check.metric.replace("_", " "))
+    if short:
+        return {"class_flips": "flips", "target_flips": "target flips"}.get(check.metric, name)
+    return (
+        f"{target} {name}"
+        if check.metric in ("sensitivity", "specificity", "auc")
+        else name.replace("the target", target)
+    )
+
+
+def _checks(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
+    """Checks on all lesions by mode, each with the reason of its margin."""
+    rows: list[tuple[str, ...]] = []
+    marked = set()
+    columns = ("Metric", "FP32", "INT8", "difference", "margin", "verdict", "reason")
+    for mode, title in MODE_TITLES.items():
+        here = [check for check in checks if check.mode == mode]
+        if here:
+            marked.add(len(rows))
+            lesions = f"{here[0].lesions} lesions, {here[0].positives} with {gate.target}"
+            rows.append((f"{title}, {lesions}", *[""] * (len(columns) - 1)))
+        rows += [(_metric(c, gate.target), *_figures(c), _reason(c)) for c in here]
+    note = (
+        f"Role {gate.role}, {gate.lesions} lesions; 95 % intervals of {gate.bootstrap} paired bootstrap draws of whole "
+    )
+    note += (
+        "patients. A check holds where the interval of bundle minus FP32 ends above -margin (calibration error: below "
+    )
+    note += "+margin); flips, where their share is within it."
+    return Table(
+        "Gate", columns, tuple(rows), note, frozenset(marked), key="gate", loud=frozenset({"fails", "cannot tell"})
+    )
+
+
+def _figures(check: GateCheck) -> tuple[str, ...]:
+    return (
+        estimate(check.fp32),
+        estimate(check.bundle),
+        NONE if check.metric in ("class_flips", "target_flips") else signed(check.difference),
+        f"{check.margin:g}",
+        check.verdict,
+    )
+
+
+def _reason(check: GateCheck) -> str:
+    return (
+        f"{check.verdict[0].upper()}{check.verdict[1:]}: {check.why}. Margin: {check.reason}"
+        if check.why
+        else check.reason
+    )
+
+
+def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
+    """Checks of sub-groups: those that are shown to be worse come first."""
+    columns = (
+        "Sub-group",
+        "mode",
+        "metric",
+        "lesions",
+        f"with {gate.target}",
+        "FP32",
+        "INT8",
+        "difference",
+        "margin",
+        "verdict",
+    )
+    ordered = sorted(checks, key=lambda check: check.verdict != "fails")
+    rows = tuple(
+        (c.group, MODE_TITLES[c.mode], _metric(c, gate.target), str(c.lesions), str(c.positives), *_figures(c))
+        for c in ordered
+    )
+    note = "Fails: shown to be worse. Few lesions cannot show that a group is not worse: then it cannot be told."
+    return Table("Sub-groups", columns, rows, note, key="gate-groups", loud=frozenset({"fails"}))
+
+
+def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
+    modes = view.modes_of(audit.modes)
+    here = bundle.verify.audit if bundle.verify is not None else None
+    columns = ["As compiled"] + [MODE_TITLES[mode] for mode, _ in modes]
+    rows: list[tuple[str, ...]] = [
+        ("MACs", *(f"{found.macs / 1e6:,.1f} M" for _, found in modes)),
+        ("layers that multiply", *(str(len(found.layers)) for _, found in modes)),
+        ("planned as INT8", *(_share(found.planned_int8_macs, found.macs) for _, found in modes)),
+        ("run in INT8", *(_share(found.int8_macs, found.macs) for _, found in modes)),
+        ("floor of the recipe", *(f"{audit.floor:.1%}" for _ in modes)),
+        ("layers that fell back", *(str(len(found.fell_back)) for _, found in modes)),
+        ("reorders", *(str(found.reorders) for _, found in modes)),
+    ]
+    if here is not None:
+        shares = [f"{here.modes[mode].int8_share:.2%}" if mode in here.modes else NONE for mode, _ in modes]
+        rows.append(("run in INT8 where it was verified", *shares))
+    engine = ", ".join(f"{key} {value}" for key, value in sorted(audit.engine.items()))
+    note = f"Shares are of the multiply-accumulates (MACs). Reorders only convert a layout or a type. Engine: {engine}."
+    drawn = [
+        Figure(f"Precision map, {MODE_TITLES[mode]}: {found.int8_share:.1%} in INT8", chart, wide=True)
+        for mode, found in modes
+        for chart in [proof_charts.precision_map(f"Precision map, {MODE_TITLES[mode]}", found)]
+        if chart is not None
+    ]
+    other = _not_int8(modes)
+    few = other is not None and len(other.rows) <= FEW
+    notes = list(_unshipped(bundle))
+    notes += [] if audit.passed else [f"Too little runs in INT8: {audit.why}."]
+    notes += [] if other is not None else ["Every layer that multiplies runs in INT8."]
+    if here is not None and not here.passed:
+        notes.append(f"Where it was verified: {here.why}.")
+    overall = Table("Precision of the graph", tuple(columns), tuple(rows), note, key="audit")
+    return Part(
+        "Precision of the graph",
+        tables=(overall, other) if other is not None and few else (overall,),
+        figures=tuple(drawn),
+        folded=(other,) if other is not None and not few else (),
+        notes=tuple(notes),
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else NONE
+
+
+def _not_int8(modes: Sequence[tuple[Mode, ModeAudit]]) -> Table | None:
+    rows = []
+    for mode, found in modes:
+        for layer in sorted(found.layers, key=lambda layer: -layer.macs):
+            if layer.executed != "int8":
+                name = ", ".join(layer.origin[:3]) or layer.name
+                more = f" and {len(layer.origin) - 3} more" if len(layer.origin) > 3 else ""
+                planned = proof_charts.PRECISIONS.get(layer.planned, layer.planned) or NONE
+                runs = proof_charts.precision(layer) + (", fell back" if proof_charts.fell_back(layer) else "")
+                rows.append(
+                    (name + more, MODE_TITLES[mode], layer.kind or NONE, _share(layer.macs, found.macs), planned, runs)
+                )
+    if not rows:
+        return None
+    columns = ("Not in INT8", "mode", "kind", "share of MACs", "planned", "runs in")
+    return Table("Layers that are not INT8", columns, tuple(rows), key="not-int8")
+
+
+def _search(search: SearchResult) -> Part:
+    chosen = next((one for one in search.candidates if one.name == search.chosen), None)
+    reverted = chosen.reverted if chosen is not None else ()
+    scatter = proof_charts.search_chart("Search: latency against divergence", search.candidates, search.chosen)
+    bars = proof_charts.sensitivity_chart("Sensitivity of layers", search.ranking, reverted)
+    drawn = [] if scatter is None else [Figure("Latency against divergence from FP32: low and left is good", scatter)]
+    if bars is not None:
+        more = len(search.ranking) - proof_charts.MOST_BARS
+        told = f", the worst {proof_charts.MOST_BARS} of {len(search.ranking)}" if more > 0 else ""
+        drawn.append(Figure(f"What INT8 costs in each group of layers{told}", bars))
+    folded = [table for table in (_ranking(search, reverted), _stages(search)) if table is not None]
+    return Part(
+        "Search", tables=(_budget(search, reverted), _candidates(search)), figures=tuple(drawn), folded=tuple(folded),
+        notes=_sentences(search.notes),
+    )  # fmt: skip
+
+
+def _budget(search: SearchResult, reverted: Sequence[str]) -> Table:
+    used = f"{duration(search.spent_s)} of {duration(search.budget_s)}"
+    rows = (
+        ("chosen", search.chosen),
+        ("groups in floating point", ", ".join(reverted) or "none"),
+        ("budget used", used + ("" if search.complete else "; it ended before the search did")),
+        ("scored on", f"{search.lesions} lesions of role {search.role}, both images"),
+    )
+    return Table("Search", ("", ""), rows)
+
+
+def _candidates(search: SearchResult) -> Table:
+    rows = tuple(_candidate(place, one, search.chosen) for place, one in enumerate(search.candidates, 1))
+    columns = ("No.", "candidate", "divergence", "flips", "target", "referral", "in FP", "gate", "p50, ms", "why not")
+    note = (
+        "Divergence: mean Kullback-Leibler divergence from FP32's probabilities, in nats. Flips: lesions with another "
+    )
+    note += "diagnosis; target: of them to or from the target; referral: on another side of the operating point. "
+    note += "In FP: groups of layers in floating point."
+    return Table("Candidates", columns, rows, note, key="candidates", loud=frozenset({"fails", "chosen"}))
+
+
+def _candidate(place: int, one: Candidate, chosen: str) -> tuple[str, ...]:
+    effect = one.effect
+    return (
+        str(place),
+        one.name,
+        f"{effect.divergence:.3g}",
+        f"{effect.class_flips} of {effect.lesions}",
+        str(effect.target_flips),
+        str(effect.referral_flips),
+        str(len(one.reverted)),
+        one.gate,
+        ms(one.p50_ms),
+        "chosen" if one.name == chosen else one.why_not or NONE,
+    )
+
+
+def _ranking(search: SearchResult, reverted: Sequence[str]) -> Table | None:
+    if not search.ranking:
+        return None
+    rows = tuple(
+        (
+            one.group,
+            str(one.layers),
+            f"{one.macs_share:.2%}",
+            f"{one.gain:+.3g}",
+            f"{one.divergence:.3g}",
+            str(one.class_flips),
+            "floating point" if one.group in reverted else "INT8",
+        )
+        for one in sorted(search.ranking, key=lambda one: -one.gain)
+    )
+    columns = ("Group of layers", "layers", "share of MACs", "gain", "divergence left", "flips left", "runs in")
+    note = "Gain: divergence that goes when this group alone is in floating point, the others in INT8."
+    return Table("Sensitivity of layers", columns, rows, note, key="sensitivity")
+
+
+def _stages(search: SearchResult) -> Table | None:
+    if not search.slower_groups:
+        return None
+    rows = tuple(
+        (group, f"{ratio:.3f}") for group, ratio in sorted(search.slower_groups.items(), key=lambda item: -item[1])
+    )
+    note = "Latency of the whole in INT8 over that with this stage in floating point: above 1, INT8 does not pay there."
+    return Table("Latency of stages", ("Stage", "INT8 over floating point"), rows, note, key="stages")
+
+
+def _setting(name: str) -> str:
+    """A setting of `Speed.p50_ms` in words: "int8, f32" -> "INT8, rest in F32"."""
+    graph, _, rest = name.partition(", ")
+    if graph == "int8":
+        return "INT8" if not rest else f"INT8, rest in {_word(rest)}"
+    return _word(rest) if rest else _word(graph)
+
+
+def _word(precision: str) -> str:
+    return {"f32": "FP32", "fp32": "FP32", "f16": "FP16"}.get(
+        precision, precision.upper() if precision != "default" else "the engine's default"
+    )
+
+
+def _speed(bundle: BundleInput, speed: Speed) -> Part:
+    found = sorted(speed.p50_ms.items(), key=lambda item: item[1])
+    ratio = speed.ratio
+    told = NONE
+    if ratio.value is not None:
+        told = f"{estimate(ratio)} of the latency of the fastest higher precision, {1 / ratio.value:.2f}x as fast"
+    rows = (
+        *((_setting(name), f"{ms(value)} ms") for name, value in found),
+        ("INT8", told),
+        ("machine", f"{speed.machine}, {speed.threads} thread{'s' if speed.threads != 1 else ''}"),
+    )
+    note = "Medians of the pair graph, all measured in turns in one run; the ratio by paired bootstrap."
+    title = "INT8 against higher precision"
+    chart = proof_charts.speed_chart(title, [(_setting(name), value) for name, value in found])
+    return Part(
+        title,
+        tables=(Table(title, ("", ""), rows, note),),
+        figures=() if chart is None else (Figure("Median latency", chart),),
+        notes=() if speed.int8_is_faster else (f"{_not_faster(bundle, speed)}.",),
+    )
+
+
+def _tuned(tuned: Tuned) -> Part:
+    rows = (
+        ("epochs", str(tuned.epochs)),
+        ("learning rate", f"{tuned.learning_rate:g}"),
+        ("divergence from its teacher before it was quantised", f"{tuned.control_divergence:.3g} nats, role control"),
+        ("teacher SHA-256", tuned.teacher_sha256),
+        ("checkpoint SHA-256", tuned.checkpoint_sha256),
+    )
+    return Part("Quantisation-aware training", (Table("Quantisation-aware training", ("", ""), rows),))
