@@ -56,15 +56,14 @@ class Hub:
         self._prepared = _prepared(model, folder)
         graph = self._graph = load(self._prepared)
         tensors = _tensors(graph)
-        setting = [chosen.sha256, recipe.calibrator, levels if recipe.calibrator == "entropy" else 0]
-        key = _key(sha256_file(self._prepared), *setting)
         with quiet():
             self.ranges: Ranges = measure(
                 graph,
                 tensors,
                 mean_inputs(graph) & set(tensors),
                 chosen,
-                folder / f"ranges-{key}.npz",
+                folder,
+                _key(sha256_file(self._prepared), chosen.sha256),
                 on_step,
                 calibrator=recipe.calibrator,
                 levels=levels,

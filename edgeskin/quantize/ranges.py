@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import write_atomic
 from edgeskin.quantize.calibration import CalibrationFrames
+from edgeskin.quantize.pool import in_order
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -41,19 +42,21 @@ def measure(
     tensors: Sequence[str],
     by_channel: frozenset[str],
     frames: CalibrationFrames,
-    notes: Path,
+    folder: Path,
+    key: str,
     on_step: Step,
     *,
     calibrator: str = "minmax",
     levels: int = 256,
 ) -> Ranges:
-    """Run the frames through a graph and watch its tensors. A killed run goes on where `notes` says it was.
+    """Run the frames through a graph and watch its tensors. A killed run goes on where it was.
 
     Args:
         model: onnx.ModelProto with the input `frames`.
         tensors: names of floating point tensors, in the order of execution.
         by_channel: those of them whose mean is wanted a channel, along axis 1.
-        notes: an .npz file for what was found so far; its name must stand for everything that is given here.
+        folder: where what is found is kept, in .npz files.
+        key: stands for the graph, the tensors and the frames in the names of these files.
         on_step: called with 1 for each calibration pair.
         calibrator: "minmax": the extremes; "percentile": what 99.999 % of the absolute values stay below; "entropy":
             the clipping by which INT8 loses the least information.
@@ -62,16 +65,19 @@ def measure(
     Raises:
         EdgeskinError: an activation is not a finite number.
     """
-    state = _extremes(model, tensors, by_channel, frames, notes, on_step)
+    state = _extremes(model, tensors, by_channel, frames, folder / f"extremes-{key}.npz", on_step)
     low, high = state["low"], state["high"]
     if calibrator != "minmax":
         most = np.maximum(-low, high)
-        counts = _histograms(model, tensors, most, frames, notes.with_name(f"{notes.stem}-histograms.npz"))
-        shares = [
-            percentile_limit(c) if calibrator == "percentile" else entropy_limit(c, levels // 2 if s else levels)
-            for c, s in zip(counts, low < 0, strict=True)
-        ]
-        low, high = np.maximum(low, -most * shares), np.minimum(high, most * shares)
+        notes = folder / f"{calibrator}-{levels}-{key}.npz"
+        if not (limits := _load(notes)):
+            counts = _histograms(model, tensors, most, frames, folder / f"histograms-{key}.npz")
+            shares = [
+                percentile_limit(c) if calibrator == "percentile" else entropy_limit(c, levels // 2 if s else levels)
+                for c, s in zip(counts, low < 0, strict=True)
+            ]
+            _save(notes, limits := {"shares": np.array(shares)})
+        low, high = np.maximum(low, -most * limits["shares"]), np.minimum(high, most * limits["shares"])
     ends = np.cumsum(state["sizes"])
     sums = np.split(state["sum"] / len(frames), ends[:-1])
     return Ranges(
@@ -98,8 +104,11 @@ def _extremes(
         return state
     session = _session(_watched(model, tensors, by_channel))
     wanted = [f"{kind} {i}" for kind in ("low", "high", "mean") for i in range(len(tensors))]
-    for place in range(done, len(frames)):
-        values = session.run(wanted, {"frames": frames[place]})
+
+    def watch(place: int) -> list[Any]:
+        return list(session.run(wanted, {"frames": frames[place]}))
+
+    for place, values in enumerate(in_order(watch, range(done, len(frames))), done):
         means = [mean.reshape(-1).astype(np.float64) for mean in values[2 * len(tensors) :]]
         extremes = np.array(values[: 2 * len(tensors)], np.float64).reshape(2, -1)
         # The mean tells: the least and the greatest of some numbers and a NaN may be numbers.
@@ -164,12 +173,18 @@ def _histograms(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors if name not in there
     )
     session = _session(shown.SerializeToString())
-    counts = state["counts"]
-    for place in range(int(state["seen"]), len(frames)):
+
+    def count(place: int) -> Counts:
+        found = np.zeros((len(tensors), BINS), np.int64)
         for number, values in enumerate(session.run(list(tensors), {"frames": frames[place]})):
             if most[number] > 0:
                 bins = (np.abs(values.reshape(-1)) * (BINS / most[number])).astype(np.int32)
-                counts[number] += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+                found[number] = np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        return found
+
+    counts, done = state["counts"], int(state["seen"])
+    for place, found in enumerate(in_order(count, range(done, len(frames))), done):
+        counts += found
         if (place + 1) % _SAVED_EVERY == 0 or place + 1 == len(frames):
             _save(notes, {"seen": np.array(place + 1), "counts": counts})
     return counts
@@ -194,12 +209,12 @@ def entropy_limit(counts: Counts, levels: int) -> float:
     >>> counts = (1e5 * np.exp(-((np.arange(2048) / 300) ** 2))).astype(np.int64)
     >>> counts[2047] = 1  # one value twice as far out as all others
     >>> entropy_limit(counts, 128)
-    0.5
+    0.484375
     """
     density = counts.astype(np.float64)
     density[0] = density[1]
     best, limit = np.inf, len(density)
-    for width in range(levels, len(density) + 1, 8):
+    for width in range(levels, len(density) + 1, 16):
         inside = density[:width]
         if not inside.any():
             continue
@@ -225,6 +240,8 @@ def _session(model: bytes) -> Any:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # several examinations at once instead, each the same sums in the same order
+    options.inter_op_num_threads = 1
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

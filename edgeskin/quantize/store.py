@@ -3,25 +3,21 @@
 import io
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import __version__
-from edgeskin.backends import usable_cores
 from edgeskin.data.pairs import Pair
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, write_atomic
 from edgeskin.quantize.calibration import Frames, check_pair
+from edgeskin.quantize.pool import in_order
 from edgeskin.spec.preprocess import Preprocess
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 _FORMAT = "edgeskin-frames/1"
 
 
@@ -178,7 +174,7 @@ def _fill(
     if done:
         progress(done)
     left = pairs[done:]
-    for number, frames in enumerate(_in_order(decode, left), done):
+    for number, frames in enumerate(in_order(decode, left), done):
         check_pair(frames, f"calibration pair {number} ({pairs[number].lesion_id})", shape, content=not unpaired)
         if shape is None:
             stream.write(_header_bytes((len(pairs), *frames.shape)))
@@ -219,19 +215,6 @@ def _header_bytes(shape: tuple[int, ...]) -> bytes:
     notes: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, notes)
     return buffer.getvalue()
-
-
-def _in_order(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """Results of several threads in order, never more than a few ahead of who takes them."""
-    threads = usable_cores()
-    waiting: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _stamp(image: Path | None) -> list[object] | None:
