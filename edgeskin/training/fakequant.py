@@ -1,0 +1,175 @@
+"""Fake quantisation of a torch network: NNCF says where, torch's own operators round.
+
+NNCF places quantisers as its post-training quantisation does for OpenVINO: before every convolution and product, at
+residual sums and poolings, none between a convolution and its batch norm or activation. Its quantiser modules are then
+replaced, because they train their ranges, which no later export would see, and need a C++ compiler.
+
+A weight is rounded before its batch norm is folded. That is the grid of the folded weight: folding multiplies each
+output channel by a number, and with it that channel's greatest weight, which is the scale.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeskin import out
+from edgeskin.errors import EdgeskinError, missing_extra
+from edgeskin.model.network import PairNetwork
+
+HOOKS = "__nncf_hooks."  # prefix of everything in a state that is not the network's own
+
+
+def fake_quantised(network: PairNetwork, frames: Sequence[NDArray[np.uint8]], weight_bits: int = 8) -> PairNetwork:
+    """A copy of the network that computes with rounded weights and activations, and passes gradients through.
+
+    Weights: symmetric, a scale for each output channel, taken anew from the weights at every step. Activations:
+    symmetric a tensor (unsigned where nothing is negative), the range fixed by the extremes over `frames`.
+
+    Args:
+        network: in evaluation mode; not changed.
+        frames: uint8 [2, H, W, 3] each, the clinical image first.
+        weight_bits: 8, or fewer to study the method.
+
+    Raises:
+        EdgeskinError: NNCF is not installed, no frames, or activations that are not finite.
+    """
+    if find_spec("nncf") is None:
+        raise missing_extra("nncf", "export")
+    if not frames:
+        raise EdgeskinError("no calibration pairs", got=0, fix="enlarge the calibration role")
+    with _quiet(), out.progress("calibrating", len(frames)) as step:
+        import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            AdvancedSmoothQuantParameters,
+            QuantizationParameters,
+        )
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+        seen: set[int] = set()
+
+        def feed(item: tuple[int, NDArray[np.uint8]]) -> tuple[Tensor, int]:
+            number, pair = item
+            if number not in seen:  # the first one is also traced
+                seen.add(number)
+                step(1)
+            return torch.from_numpy(pair), 1
+
+        placed: PairNetwork = nncf.quantize(
+            network,
+            nncf.Dataset(list(enumerate(frames)), feed),
+            subset_size=len(frames),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER if is_transformer(network) else None,
+            advanced_parameters=AdvancedQuantizationParameters(
+                # Both change weights, and every export decides on them anew.
+                disable_bias_correction=True,
+                smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1.0, matmul=-1.0),
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            ),
+        )
+    _replace(placed, weight_bits)
+    return placed.eval()
+
+
+def own_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a fake-quantised network without its quantisers: the names of the network it was made from."""
+    return {name: value for name, value in network.state_dict().items() if not name.startswith(HOOKS)}
+
+
+def is_transformer(network: nn.Module) -> bool:
+    """Whether linear layers outnumber convolutions, as `quantize.ptq.is_transformer` asks of the exported graph."""
+    kinds = [type(module) for module in network.modules()]
+    return sum(issubclass(k, nn.Linear) for k in kinds) > sum(issubclass(k, nn.Conv2d) for k in kinds)
+
+
+class RoundedWeight(nn.Module):
+    """A weight on its grid: symmetric integers times a scale for each output channel, greatest weight = last step."""
+
+    zero_point: Tensor
+
+    def __init__(self, channels: int, axis: int, bits: int = 8) -> None:
+        super().__init__()
+        self.axis, self.last = axis, 2 ** (bits - 1) - 1
+        self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Same shape as `weight`; the gradient goes through as if nothing were rounded."""
+        others = [axis for axis in range(weight.ndim) if axis != self.axis]
+        scale = weight.detach().abs().amax(others).clamp(min=1e-12) / self.last
+        return torch.fake_quantize_per_channel_affine(weight, scale, self.zero_point, self.axis, -self.last, self.last)
+
+
+class RoundedActivation(nn.Module):
+    """An activation on a fixed grid; what lies outside is clipped and passes no gradient."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, low: int, high: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as `x`."""
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
+
+
+def _replace(network: PairNetwork, weight_bits: int) -> None:
+    """Put torch's operators in the place of NNCF's quantisers."""
+    from nncf.torch.function_hook.hook_storage import decode_hook_name
+    from nncf.torch.function_hook.wrapper import get_hook_storage
+
+    storage = get_hook_storage(network)
+    made: dict[int, nn.Module] = {}  # inputs of a concatenation, say, share a quantiser
+    for name, quantiser in list(storage.named_hooks(remove_duplicate=False)):
+        if decode_hook_name(name)[1].rsplit("/", 2)[-2] == "layer_norm" and name.startswith("pre_"):
+            storage.delete_hook(name)  # NNCF takes its factors, which no target rounds, for an activation
+            continue
+        if id(quantiser) not in made:
+            made[id(quantiser)] = _rounded(quantiser, name, weight_bits)
+        storage.set_submodule(name, made[id(quantiser)])
+
+
+def _rounded(quantiser: Any, name: str, weight_bits: int) -> nn.Module:
+    shape = tuple(quantiser.scale_shape)
+    if quantiser.narrow_range:  # only weights
+        axis = int(np.argmax(shape))
+        return RoundedWeight(shape[axis], axis, weight_bits)
+    scale = quantiser.scale.detach().abs().reshape(-1)
+    if not bool(torch.isfinite(scale).all()):
+        raise EdgeskinError(
+            "activations are not finite",
+            got=name.split(".", 1)[1].rsplit("__", 1)[0],
+            fix="train again with a lower --learning-rate",
+        )
+    low, high = int(quantiser.level_low), int(quantiser.level_high)
+    return RoundedActivation(scale.max().clamp(min=1e-12).reshape(1) / high, low, high)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's own bars, remarks and warnings off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
