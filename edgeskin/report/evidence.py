@@ -10,6 +10,7 @@ from edgeskin.spec.audit import AuditResult, ModeAudit
 from edgeskin.spec.evidence import Tuned
 from edgeskin.spec.gated import GateCheck, GateResult
 from edgeskin.spec.manifest import Gated, Mode
+from edgeskin.spec.result import Estimate
 from edgeskin.spec.search import Candidate, SearchResult, Speed
 
 NOT_GATED = "NOT GATED"
@@ -19,7 +20,7 @@ GATE_TITLES = {
     "class_flips": "flips of the diagnosis",
     "target_flips": "flips to or from the target",
 }
-SHORT_MODES: dict[Mode, str] = {"pair": "both", "dermoscopic": "dermoscopic"}
+LOUD = frozenset({"fails", "cannot tell"})
 FEW = 12  # rows that are shown without a click
 
 
@@ -99,19 +100,25 @@ def _gate(bundle: BundleInput, found: GateResult) -> Part:
     groups = [check for check in found.checks if check.group]
     forest = proof_charts.forest_chart(
         "Gate: differences with margins",
-        [(f"{SHORT_MODES[c.mode]}: {_metric(c, found.target, short=True)}", c) for c in overall],
+        [(title, [(_short(c), c) for c in overall if c.mode == mode]) for mode, title in MODE_TITLES.items()],
     )
-    title = "Difference with its 95 % interval against the margin; both: clinical + dermoscopic"
-    tables = [_checks(found, overall)]
+    tables = [_checks(found, overall), _margins(found, overall)]
     if found.parity:
         tables.append(view.flip_table(found.parity, found.target, f"Flips on role {found.role}", "gate-flips"))
+    against = [c for c in found.checks if c.verdict == "fails" or (not c.group and c.verdict != "holds")]
     return Part(
         "Gate",
         tables=tuple(tables),
-        figures=() if forest is None else (Figure(title, forest, wide=True),),
+        figures=() if forest is None else (Figure("Difference with its 95 % interval against the margin", forest),),
         folded=(_groups(found, groups),) if groups else (),
-        notes=(*_unshipped(bundle), *_sentences(found.notes)),
+        notes=(*_unshipped(bundle), *(_against(c, found.target) for c in against), *_sentences(found.notes)),
     )
+
+
+def _against(check: GateCheck, target: str) -> str:
+    """A remark on a check that stands against the bundle."""
+    where = f"{MODE_TITLES[check.mode]}{', ' + check.group if check.group else ''}"
+    return f"Against it: {where}: {_metric(check, target)}, {check.verdict}{': ' + check.why if check.why else ''}."
 
 
 def _unshipped(bundle: BundleInput) -> tuple[str, ...]:
@@ -124,64 +131,62 @@ def _sentences(notes: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes if note)
 
 
-def _metric(check: GateCheck, target: str, *, short: bool = False) -> str:
+def _short(check: GateCheck) -> str:
+    named = {"class_flips": "flips", "target_flips": "target flips"}
+    return named.get(check.metric, GATE_TITLES.get(check.metric, check.metric.replace("_", " ")))
+
+
+def _metric(check: GateCheck, target: str) -> str:
     name = GATE_TITLES.get(check.metric, check.metric.replace("_", " "))
-    if short:
-        return {"class_flips": "flips", "target_flips": "target flips"}.get(check.metric, name)
     return (
         f"{target} {name}"
-        if check.metric in ("sensitivity", "specificity", "auc")
+        if check.metric in TARGET_METRICS and check.metric != "ece"
         else name.replace("the target", target)
     )
 
 
+def _by_mode(checks: Sequence[GateCheck]) -> list[tuple[Mode, list[GateCheck]]]:
+    found = [(mode, [check for check in checks if check.mode == mode]) for mode in MODE_TITLES]
+    return [(mode, rows) for mode, rows in found if rows]
+
+
 def _checks(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
-    """Checks on all lesions by mode, each with the reason of its margin."""
+    """Checks on all lesions by mode."""
     rows: list[tuple[str, ...]] = []
     marked = set()
-    columns = ("Metric", "FP32", "INT8", "difference", "margin", "verdict", "reason")
-    for mode, title in MODE_TITLES.items():
-        here = [check for check in checks if check.mode == mode]
-        if here:
-            marked.add(len(rows))
-            lesions = f"{here[0].lesions} lesions, {here[0].positives} with {gate.target}"
-            rows.append((f"{title}, {lesions}", *[""] * (len(columns) - 1)))
-        rows += [(_metric(c, gate.target), *_figures(c), _reason(c)) for c in here]
+    columns = ("Metric", "FP32", "INT8", "difference", "margin", "verdict")
+    for mode, here in _by_mode(checks):
+        marked.add(len(rows))
+        head = f"{MODE_TITLES[mode]}, {here[0].lesions} lesions, {here[0].positives} with {gate.target}"
+        rows.append((head, *[""] * (len(columns) - 1)))
+        rows += [(_metric(c, gate.target), estimate(c.fp32), estimate(c.bundle), *_judged(c)) for c in here]
     note = (
         f"Role {gate.role}, {gate.lesions} lesions; 95 % intervals of {gate.bootstrap} paired bootstrap draws of whole "
     )
     note += (
-        "patients. A check holds where the interval of bundle minus FP32 ends above -margin (calibration error: below "
+        "patients. A check holds where the interval of INT8 minus FP32 ends above -margin (calibration error: below "
     )
     note += "+margin); flips, where their share is within it."
-    return Table(
-        "Gate", columns, tuple(rows), note, frozenset(marked), key="gate", loud=frozenset({"fails", "cannot tell"})
-    )
+    return Table("Gate", columns, tuple(rows), note, frozenset(marked), key="gate", loud=LOUD)
 
 
-def _figures(check: GateCheck) -> tuple[str, ...]:
-    return (
-        estimate(check.fp32),
-        estimate(check.bundle),
-        NONE if check.metric in ("class_flips", "target_flips") else signed(check.difference),
-        f"{check.margin:g}",
-        check.verdict,
-    )
+def _judged(check: GateCheck) -> tuple[str, ...]:
+    flips = check.metric in ("class_flips", "target_flips")
+    return NONE if flips else signed(check.difference), f"{check.margin:g}", check.verdict
 
 
-def _reason(check: GateCheck) -> str:
-    return (
-        f"{check.verdict[0].upper()}{check.verdict[1:]}: {check.why}. Margin: {check.reason}"
-        if check.why
-        else check.reason
-    )
+def _margins(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
+    """Each margin with its reason: in both modes the same."""
+    rows = {c.metric: (f"margin of {_metric(c, gate.target)}", f"{c.margin:g}: {c.reason}") for c in checks}
+    return Table("Margins", ("", ""), tuple(rows.values()))
 
 
 def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
-    """Checks of sub-groups: those that are shown to be worse come first."""
+    """Checks of sub-groups by mode: those that are shown to be worse come first."""
+    rows: list[tuple[str, ...]] = []
+    marked = set()
     columns = (
         "Sub-group",
-        "mode",
         "metric",
         "lesions",
         f"with {gate.target}",
@@ -191,13 +196,16 @@ def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
         "margin",
         "verdict",
     )
-    ordered = sorted(checks, key=lambda check: check.verdict != "fails")
-    rows = tuple(
-        (c.group, MODE_TITLES[c.mode], _metric(c, gate.target), str(c.lesions), str(c.positives), *_figures(c))
-        for c in ordered
-    )
+    for mode, here in _by_mode(checks):
+        marked.add(len(rows))
+        rows.append((MODE_TITLES[mode], *[""] * (len(columns) - 1)))
+        for c in sorted(here, key=lambda check: check.verdict != "fails"):
+            sides = (estimate(Estimate(value=side.value)) for side in (c.fp32, c.bundle))
+            rows.append((c.group, _metric(c, gate.target), str(c.lesions), str(c.positives), *sides, *_judged(c)))
     note = "Fails: shown to be worse. Few lesions cannot show that a group is not worse: then it cannot be told."
-    return Table("Sub-groups", columns, rows, note, key="gate-groups", loud=frozenset({"fails"}))
+    return Table(
+        "Sub-groups", columns, tuple(rows), note, frozenset(marked), key="gate-groups", loud=frozenset({"fails"})
+    )
 
 
 def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
@@ -219,7 +227,7 @@ def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
     engine = ", ".join(f"{key} {value}" for key, value in sorted(audit.engine.items()))
     note = f"Shares are of the multiply-accumulates (MACs). Reorders only convert a layout or a type. Engine: {engine}."
     drawn = [
-        Figure(f"Precision map, {MODE_TITLES[mode]}: {found.int8_share:.1%} in INT8", chart, wide=True)
+        Figure(f"Precision map, {MODE_TITLES[mode]}: {found.int8_share:.1%} in INT8", chart)
         for mode, found in modes
         for chart in [proof_charts.precision_map(f"Precision map, {MODE_TITLES[mode]}", found)]
         if chart is not None
@@ -231,7 +239,7 @@ def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
     notes += [] if other is not None else ["Every layer that multiplies runs in INT8."]
     if here is not None and not here.passed:
         notes.append(f"Where it was verified: {here.why}.")
-    overall = Table("Precision of the graph", tuple(columns), tuple(rows), note, key="audit")
+    overall = Table("Precision of the graph", tuple(columns), tuple(rows), note)
     return Part(
         "Precision of the graph",
         tables=(overall, other) if other is not None and few else (overall,),
@@ -242,7 +250,9 @@ def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.2%}" if whole else NONE
+    if not whole:
+        return NONE
+    return "<0.01%" if 0 < part / whole < 0.00005 else f"{part / whole:.2%}"
 
 
 def _not_int8(modes: Sequence[tuple[Mode, ModeAudit]]) -> Table | None:
@@ -293,29 +303,18 @@ def _budget(search: SearchResult, reverted: Sequence[str]) -> Table:
 
 def _candidates(search: SearchResult) -> Table:
     rows = tuple(_candidate(place, one, search.chosen) for place, one in enumerate(search.candidates, 1))
-    columns = ("No.", "candidate", "divergence", "flips", "target", "referral", "in FP", "gate", "p50, ms", "why not")
-    note = (
-        "Divergence: mean Kullback-Leibler divergence from FP32's probabilities, in nats. Flips: lesions with another "
-    )
-    note += "diagnosis; target: of them to or from the target; referral: on another side of the operating point. "
-    note += "In FP: groups of layers in floating point."
-    return Table("Candidates", columns, rows, note, key="candidates", loud=frozenset({"fails", "chosen"}))
+    columns = ("Candidate", "divergence", "flips", "target", "referral", "gate", "p50, ms", "why not")
+    note = "Divergence: mean Kullback-Leibler divergence from FP32's probabilities, in nats. Flips: of "
+    note += f"{search.lesions} lesions those with another diagnosis; target: of them to or from the target; referral: "
+    note += "on another side of the operating point."
+    return Table("Candidates", columns, rows, note, key="candidates", loud=frozenset({"fails"}))
 
 
 def _candidate(place: int, one: Candidate, chosen: str) -> tuple[str, ...]:
     effect = one.effect
-    return (
-        str(place),
-        one.name,
-        f"{effect.divergence:.3g}",
-        f"{effect.class_flips} of {effect.lesions}",
-        str(effect.target_flips),
-        str(effect.referral_flips),
-        str(len(one.reverted)),
-        one.gate,
-        ms(one.p50_ms),
-        "chosen" if one.name == chosen else one.why_not or NONE,
-    )
+    counts = (str(count) for count in (effect.class_flips, effect.target_flips, effect.referral_flips))
+    why = "chosen" if one.name == chosen else one.why_not or NONE
+    return (f"{place}. {one.name}", f"{effect.divergence:.3g}", *counts, one.gate, ms(one.p50_ms), why)
 
 
 def _ranking(search: SearchResult, reverted: Sequence[str]) -> Table | None:
@@ -370,7 +369,7 @@ def _speed(bundle: BundleInput, speed: Speed) -> Part:
         told = f"{estimate(ratio)} of the latency of the fastest higher precision, {1 / ratio.value:.2f}x as fast"
     rows = (
         *((_setting(name), f"{ms(value)} ms") for name, value in found),
-        ("INT8", told),
+        ("INT8 takes", told),
         ("machine", f"{speed.machine}, {speed.threads} thread{'s' if speed.threads != 1 else ''}"),
     )
     note = "Medians of the pair graph, all measured in turns in one run; the ratio by paired bootstrap."

@@ -19,20 +19,22 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart and what stands above it. A `wide` one has a row of its own."""
+    """A chart and what stands above it."""
 
     title: str
     chart: Markup
-    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A lesion with its two images: `lines` say what each model answers. On the page only, never in its twins."""
+    """A lesion with its two images and what each model answers. On the page only, never in its twins.
+
+    `lines`: words, and whether they head what follows.
+    """
 
     name: str
     picture: Thumbnail
-    lines: tuple[str, ...]
+    lines: tuple[tuple[str, bool], ...]
     grave: bool = False  # it moved to or from the target
 
 

@@ -50,41 +50,50 @@ def cut(words: str, limit: int) -> str:
     return words if len(words) <= limit else f"…{words[len(words) - limit + 2 :]}"
 
 
-def forest_chart(label: str, rows: Sequence[tuple[str, GateCheck]]) -> Markup | None:
-    """Difference of each check with its interval, turned so that right is better, and its margin; None without any."""
-    known = [(name, check) for name, check in rows if check.difference.value is not None]
-    if not known:
+def forest_chart(label: str, groups: Sequence[tuple[str, Sequence[tuple[str, GateCheck]]]]) -> Markup | None:
+    """Difference of each check with its interval, turned so that right is better, and its margin; None without any.
+
+    `groups`: title -> name and check of each of its rows.
+    """
+    known = [(title, [(n, c) for n, c in rows if c.difference.value is not None]) for title, rows in groups]
+    known = [(title, rows) for title, rows in known if rows]
+    checks = [check for _, rows in known for _, check in rows]
+    if not checks:
         return None
-    spans = [_span(check) for _, check in known]
-    reach = 1.08 * max(
-        0.01, *(max(abs(low), abs(high), c.margin) for (_, c), (_, low, high) in zip(known, spans, strict=True))
-    )
-    height = 50 + 24 * len(known) + BOTTOM
+    reach = 1.08 * max(0.01, *(max(abs(end) for end in (*_span(check), check.margin)) for check in checks))
+    height = 46 + 22 * (len(checks) + len(known)) + BOTTOM
     bottom = height - BOTTOM
     x = Axis(-reach, reach, 178, WIDTH - RIGHT - 74)
-    parts = [
-        line(x(0), 38, x(0), bottom, "axis"),
-        *x_axis(x, "difference, bundle minus FP32; right is better", bottom, count=5),
-    ]
+    unit = "difference, INT8 minus FP32, turned so that right is better"
+    parts = [line(x(0), 38, x(0), bottom, "axis"), *x_axis(x, unit, bottom, count=5)]
     parts += [text(x(0) - 8, 32, "← worse", "tick", "end"), text(x(0) + 8, 32, "better →", "tick")]
-    parts += [line(LEFT - 40, 10, LEFT - 26, 10, "margin"), text(LEFT - 18, 14, "margin", "tick")]
+    parts += [line(10, 10, 24, 10, "margin"), text(30, 14, "margin", "tick")]
     for place, (verdict, series) in enumerate(VERDICT_SERIES.items()):
         at = 130 + 92 * place
         parts += [marker(series, at, 10, 5, hollow=verdict != "holds"), text(at + 11, 14, verdict, "tick")]
-    for index, ((name, check), (value, low, high)) in enumerate(zip(known, spans, strict=True)):
-        y, series = 54 + 24 * index, VERDICT_SERIES[check.verdict]
-        beyond = round(x(-check.margin) - x.start, 2)
-        parts.append(f'<rect x="{x.start}" y="{y - 9}" width="{beyond}" height="18" class="beyond"/>')
-        parts += [
-            line(x(-check.margin), y - 10, x(-check.margin), y + 10, "margin"),
-            text(170, y + 4, name, "legend", "end"),
-        ]
-        drawn = line(x(low), y, x(high), y, f"mark s{series} thick") if high > low else ""
-        drawn += marker(series, x(value), y, 5, hollow=check.verdict != "holds")
-        parts.append(titled(f"{name}: {check.verdict}, margin {check.margin:g}", drawn))
-        told = check.verdict if check.verdict != "holds" else f"{check.difference.value:+.4f}"
-        parts.append(text(WIDTH - 4, y + 4, told, "tick", "end"))
+    y = 50
+    for title, rows in known:
+        parts.append(text(4, y + 4, title, "head"))
+        for name, check in rows:
+            y += 22
+            parts += _forest_row(x, y, name, check)
+        y += 22
     return svg(label, parts, height=height)
+
+
+def _forest_row(x: Axis, y: float, name: str, check: GateCheck) -> list[str]:
+    value, low, high = _span(check)
+    series, beyond = VERDICT_SERIES[check.verdict], round(x(-check.margin) - x.start, 2)
+    drawn = line(x(low), y, x(high), y, f"mark s{series} thick") if high > low else ""
+    drawn += marker(series, x(value), y, 5, hollow=check.verdict != "holds")
+    told = check.verdict if check.verdict != "holds" else f"{check.difference.value:+.4f}"
+    return [
+        f'<rect x="{x.start}" y="{y - 9}" width="{beyond}" height="18" class="beyond"/>',
+        line(x(-check.margin), y - 10, x(-check.margin), y + 10, "margin"),
+        text(170, y + 4, name, "legend", "end"),
+        titled(f"{name}: {check.verdict}, margin {check.margin:g}", drawn),
+        text(WIDTH - 4, y + 4, told, "tick", "end"),
+    ]
 
 
 def _span(check: GateCheck) -> tuple[float, float, float]:
@@ -127,11 +136,6 @@ class _Log:
         return parts
 
 
-def timed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that were timed, in the order that numbers them."""
-    return [one for one in candidates if one.p50_ms is not None]
-
-
 def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Markup | None:
     """Median latency against divergence from FP32: low and left is good; the line joins what no other beats.
 
@@ -151,7 +155,7 @@ def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Ma
     best = front([(p50, -one.effect.divergence) for _, one, p50 in shown])
     parts = [
         *y.grid(x.start, x.end),
-        *x_axis(x, "median latency of the pair graph, ms; divergence from FP32 upwards, nats", bottom),
+        *x_axis(x, "median latency of the pair, ms; divergence upwards, nats", bottom),
     ]
     steps: list[tuple[float, float]] = []
     for index in best:
@@ -165,7 +169,9 @@ def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Ma
             mark = f'<circle cx="{cx}" cy="{cy}" r="10" class="ring"/>' + mark
         parts.append(titled(f"{one.name}: {ms(p50)} ms, {one.effect.divergence:.3g} nats, gate {one.gate}", mark))
     order = sorted(range(len(shown)), key=lambda i: (shown[i][1].name != chosen, i not in best, i))
-    parts += _numbers([(str(shown[i][0]), placed[i]) for i in order], placed, x.end, top)
+    reach = [12.0 if one.name == chosen else 6.0 for _, one, _ in shown]
+    marks = [(str(shown[i][0]), placed[i], reach[i]) for i in order]
+    parts += _numbers(marks, x.end)
     parts += _search_legend({one.gate for _, one, _ in shown})
     return svg(label, parts, height=height)
 
@@ -176,27 +182,31 @@ def _search_legend(gates: set[str]) -> list[str]:
     ]
     parts = []
     for place, (gate, words) in enumerate(rows):
-        at = 12 + 112 * place
+        at = 12 + 122 * place
         parts += [marker(GATE_SERIES[gate], at, 12, 5, hollow=gate == "fails"), text(at + 11, 16, words, "tick")]
-    at = 12 + 112 * len(rows)
+    at = 12 + 122 * len(rows)
     parts += [f'<circle cx="{at}" cy="12" r="8" class="ring"/>', text(at + 14, 16, "chosen", "tick")]
-    return [*parts, line(at + 74, 12, at + 96, 12, "front"), text(at + 102, 16, "front", "tick")]
+    return [*parts, line(at + 70, 12, at + 88, 12, "front"), text(at + 94, 16, "front", "tick")]
 
 
-def _numbers(
-    wanted: Sequence[tuple[str, tuple[float, float]]], marks: Sequence[tuple[float, float]], right: float, top: float
-) -> list[str]:
-    """Numbers beside marks, where neither a mark nor another number is in the way; the others are left out."""
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in marks]
+def _numbers(marks: Sequence[tuple[str, tuple[float, float], float]], right: float) -> list[str]:
+    """Numbers beside marks, where neither a mark nor another number is in the way; the others are left out.
+
+    Args:
+        marks: number, place and radius, those first whose number matters most.
+    """
+    taken = [(x - r, y - r, x + r, y + r) for _, (x, y), r in marks]
     parts = []
-    for words, (x, y) in wanted:
-        wide = 9.0 * len(words)
-        for dx, dy in ((11, 4), (11, -10), (-11 - wide, 4), (-wide / 2, -14), (-wide / 2, 24), (-11 - wide, -10)):
-            box = (x + dx, y + dy - 13, x + dx + wide, y + dy + 4)
+    for words, (x, y), radius in marks:
+        wide, away = 9.0 * len(words), radius + 4
+        beside = ((away, 5), (-away - wide, 5), (-wide / 2, -away - 2), (-wide / 2, away + 11))
+        aslant = ((away, -8), (away, 18), (-away - wide, -8), (-away - wide, 18))
+        for dx, dy in (*beside, *aslant):
+            box = (x + dx, y + dy - 12, x + dx + wide, y + dy + 4)
             clear = all(box[2] <= a or c <= box[0] or box[3] <= b or d <= box[1] for a, b, c, d in taken)
-            if clear and box[0] > LEFT + 6 and box[2] < right + 8 and box[1] > top - 20:
+            if clear and box[0] > LEFT + 6 and box[2] < right + 8 and box[1] > 24:
                 taken.append(box)
-                parts.append(text(round(x + dx, 2), round(y + dy, 2), words, "legend"))
+                parts.append(text(round(x + dx, 2), round(y + dy, 2), words, "halo"))
                 break
     return parts
 
@@ -208,23 +218,38 @@ def sensitivity_chart(label: str, ranking: Sequence[LayerEffect], reverted: Sequ
         return None
     height = 30 + 18 * len(shown) + BOTTOM
     bottom = height - BOTTOM
-    gains = [one.gain for one in shown]
+    gains = [1000 * one.gain for one in shown]
     x = Axis(min(0.0, *gains), max(max(gains), 0.0) or 1e-9, 190, WIDTH - RIGHT - 70)
-    parts = x_axis(x, "divergence that goes when this group alone is in floating point, nats", bottom, count=4)
+    stem = _stem([one.group for one in shown])
+    unit = "divergence due to INT8 in this group, 10⁻³ nats"
+    parts = x_axis(x, unit, bottom, count=4)
     parts += ['<rect x="12" y="3" width="18" height="11" class="p-int8"/>', text(36, 13, "INT8", "tick")]
     parts += [*_hatched(92, 3, 18, 11, "p-fp32", True), text(116, 13, "taken back to floating point", "tick")]
-    for index, one in enumerate(shown):
+    for index, (one, gain) in enumerate(zip(shown, gains, strict=True)):
         y, kept = 24 + 18 * index, one.group in reverted
-        left, right = sorted((x(0), x(one.gain)))
+        left, right = sorted((x(0), x(gain)))
         wide = round(max(1.0, right - left), 2)
         drawn = "".join(_hatched(left, y, wide, 13, "p-fp32" if kept else "p-int8", kept))
         parts.append(
             titled(f"{one.group}: {one.gain:.3g} nats, {one.layers} layers, {one.macs_share:.1%} of the MACs", drawn)
         )
-        parts.append(text(182, y + 11, cut(one.group, 25), "legend", "end"))
-        parts.append(text(WIDTH - 4, y + 11, f"{one.gain:.2g}", "tick", "end"))
+        parts.append(text(182, y + 11, cut(one.group[stem:], 25), "legend", "end"))
+        parts.append(text(WIDTH - 4, y + 11, f"{gain:.2g}" if abs(gain) >= 0.001 else "0", "tick", "end"))
     parts.append(line(x(0), 20, x(0), bottom, "axis"))
     return svg(label, parts, height=height)
+
+
+def _stem(names: Sequence[str]) -> int:
+    """How many letters of their common modules can go, the last of them stays.
+
+    >>> _stem(["network.encoder.blocks.0", "network.encoder.blocks.1"])
+    16
+    """
+    whole = [name.split(".") for name in names]
+    common = 0
+    while len(whole) > 1 and all(len(name) > common + 1 and name[common] == whole[0][common] for name in whole):
+        common += 1
+    return sum(len(module) + 1 for module in whole[0][: max(0, common - 1)])
 
 
 def _hatched(x: float, y: float, wide: float, high: float, style: str, hatch: bool) -> list[str]:
@@ -296,10 +321,10 @@ def _precision_legend(layers: Sequence[AuditLayer]) -> list[str]:
     rows = [(style, styles[style], False) for style in (f"p-{name}" for name in PRECISIONS) if style in styles]
     lost = [layer for layer in layers if fell_back(layer)]
     if lost:
-        rows.append((_style(lost[0]), "planned as INT8", True))
+        rows.append((_style(lost[0]), "fell back", True))
     parts = []
     for place, (style, words, hatch) in enumerate(rows):
-        at = LEFT + 84 * place
+        at = 8 + 86 * place
         parts += [*_hatched(at, 4, 18, 12, style, hatch), text(at + 24, 14, words, "tick")]
     return parts
 
@@ -313,7 +338,8 @@ def speed_chart(label: str, p50_ms: Sequence[tuple[str, float]]) -> Markup | Non
     x = Axis(0, max(value for _, value in p50_ms) or 1.0, 190, WIDTH - RIGHT - 70)
     parts = x_axis(x, "median latency of the pair graph, ms", bottom, count=5)
     for index, (name, value) in enumerate(p50_ms):
-        y, style = 10 + 26 * index, "p-int8" if name.startswith("INT8") else "p-fp32"
+        y = 10 + 26 * index
+        style = "p-int8" if name.startswith("INT8") else "p-bf16" if name in ("BF16", "FP16") else "p-fp32"
         wide = round(max(1.0, x(value) - x.start), 2)
         parts.append(f'<rect x="{x.start}" y="{y}" width="{wide}" height="16" class="{style}"/>')
         parts += [

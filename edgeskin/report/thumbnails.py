@@ -100,7 +100,7 @@ def _flipped(parity: dict[Mode, Parity]) -> dict[str, list[tuple[Mode, str]]]:
 
 
 def _card(lesion: str, picture: Thumbnail, flips: list[tuple[Mode, str]], target: str) -> Card:
-    lines = [f"truth: {picture.truth}"] if picture.truth else []
+    lines = [(f"truth: {picture.truth}", False)] if picture.truth else []
     grave = False
     for mode, what in flips:
         lines += list(_said(mode, what, picture.answers.get(mode), target))
@@ -109,10 +109,10 @@ def _card(lesion: str, picture: Thumbnail, flips: list[tuple[Mode, str]], target
     return Card(lesion, picture, tuple(lines), grave)
 
 
-def _said(mode: Mode, what: str, answer: Answer | None, target: str) -> Iterator[str]:
-    yield f"{MODE_TITLES[mode]}: {what} flips"
+def _said(mode: Mode, what: str, answer: Answer | None, target: str) -> Iterator[tuple[str, bool]]:
+    yield f"{MODE_TITLES[mode]}: {what} flip{'' if ' and ' in what else 's'}", True
     if answer is None:
         return
-    yield f"{answer.fp32} → {answer.bundle}" if answer.fp32 != answer.bundle else f"{answer.fp32} in both"
+    yield f"{answer.fp32} → {answer.bundle}" if answer.fp32 != answer.bundle else f"{answer.fp32} in both", False
     if answer.p_fp32 is not None and answer.p_bundle is not None:
-        yield f"P({target}) {answer.p_fp32:.3f} → {answer.p_bundle:.3f}"
+        yield f"P({target}) {answer.p_fp32:.3f} → {answer.p_bundle:.3f}", False

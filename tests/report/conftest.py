@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from edgeskin import metrics
 from edgeskin.benchmark import environment, sensors, statistics
 from edgeskin.bundle import Bundle, open_bundle
-from edgeskin.report import inputs
+from edgeskin.report import inputs, thumbnails
+from edgeskin.spec.audit import AuditLayer, AuditResult, ModeAudit
 from edgeskin.spec.bench import (
     BenchResult,
     ColdParts,
@@ -21,8 +23,11 @@ from edgeskin.spec.bench import (
     Throughput,
     Warmup,
 )
+from edgeskin.spec.evidence import Evidence, Tuned
+from edgeskin.spec.gated import GateCheck, GateResult, Verdict
 from edgeskin.spec.machine import Energy
-from edgeskin.spec.manifest import Mode
+from edgeskin.spec.manifest import MODES, Gated, Mode
+from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import (
     Accuracy,
     Compared,
@@ -37,6 +42,7 @@ from edgeskin.spec.result import (
     Roc,
     VerifyResult,
 )
+from edgeskin.spec.search import Candidate, Effect, LayerEffect, SearchResult, Speed
 from edgeskin.spec.suite import Scenario, Suite
 
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny-onnxruntime"
@@ -214,4 +220,186 @@ def given_rich(bundle: Bundle, verified: VerifyResult, rich: BenchResult) -> inp
     manifest = bundle.manifest.model_copy(update={"name": "tiny-two"})
     return first.model_copy(
         update={"bundles": (*first.bundles, first.bundles[0].model_copy(update={"manifest": manifest}))}
+    )
+
+
+def check(mode: Mode, metric: str, difference: Estimate, verdict: Verdict, group: str = "", why: str = "") -> GateCheck:
+    flips = metric.endswith("flips")
+    return GateCheck(
+        mode=mode, metric=metric, group=group, lesions=34 if group else 360, positives=6 if group else 58,
+        fp32=Estimate(reason="flips are counted against FP32") if flips else one(0.87),
+        bundle=difference if flips else one(0.86), difference=difference,
+        margin=0.02 if metric == "auc" else 0.05, reason=f"Reason of the margin of {metric}.", verdict=verdict, why=why,
+    )  # fmt: skip
+
+
+def gate_result() -> GateResult:
+    checks: list[GateCheck] = []
+    for mode in MODES:
+        checks += [
+            check(mode, "sensitivity", Estimate(value=-0.0172, low=-0.0469, high=0.0), "holds"),
+            check(mode, "specificity", one(0.0066, 0.012), "holds"),
+            check(mode, "auc", one(-0.0011, 0.003), "holds"),
+            check(mode, "ece", one(0.004, 0.009), "holds"),
+            check(mode, "class_flips", Estimate(value=0.0139, low=0.006, high=0.032), "holds"),
+        ]
+        checks += [
+            check(mode, "sensitivity", one(-0.21, 0.1), "fails", "sex = female", "the interval ends at -0.11"),
+            check(mode, "sensitivity", Estimate(reason="no melanoma"), "cannot tell", "site = foot", "no melanoma"),
+            *[check(mode, "auc", one(0.001 * n, 0.01), "holds", f"skin_tone_class = {n}") for n in range(1, 7)],
+        ]
+    # fails overall, so that its mark is drawn too
+    checks.append(check("dermoscopic", "balanced_accuracy", one(-0.061, 0.03), "fails", why="it reaches to -0.091"))
+    checks.append(check("dermoscopic", "macro_f1", Estimate(value=0.02), "cannot tell", why="one class only"))
+    lesions = tuple(f"{n:016x}" for n in range(0xA1, 0xA6))
+    flips = Flips(flipped=5, of=360, share=5 / 360, low=0.006, high=0.032, to_target=1, from_target=2, lesions=lesions)
+    few = Flips(
+        flipped=2, of=360, share=2 / 360, low=0.0015, high=0.02, to_target=1, from_target=1, lesions=lesions[:2]
+    )
+    parity = Parity(
+        lesions=360, sqnr_db=Estimate(value=27.9), max_abs_probability_difference=0.21,
+        argmax_agreement={"DIAG": 0.986}, predicted=flips, referral=few,
+    )  # fmt: skip
+    return GateResult(
+        passed=False, role="control", role_sha256="1" * 64, lesions=360, target="melanoma", bootstrap=2000,
+        checks=tuple(checks), parity={"pair": parity, "dermoscopic": parity},
+        notes=("58 lesions with melanoma: a loss of sensitivity below 6.2 % could go unseen",),
+    )  # fmt: skip
+
+
+def audit_result(floor: float = 0.8) -> AuditResult:
+    """Sixty layers as of a small network, one of which fell back; the last two are planned in floating point."""
+    rng = np.random.default_rng(0)
+
+    def layer(number: int) -> AuditLayer:
+        planned = "int8" if number < 58 else "fp32"
+        executed = {7: "bf16", 40: "unknown"}.get(number, planned)
+        macs = int(4e7 * rng.beta(0.7, 3)) if number < 58 else 14_080
+        name = f"node_Conv_{900 + number}"
+        return AuditLayer(
+            name=name, origin=(name, f"{name}_relu"), kind="" if executed == "unknown" else "Convolution",
+            macs=macs, planned=planned, executed=executed,
+        )  # fmt: skip
+
+    layers = tuple(layer(number) for number in range(60))
+    found = ModeAudit(
+        layers=layers,
+        macs=sum(one.macs for one in layers),
+        int8_macs=sum(one.macs for one in layers if one.executed == "int8"),
+        planned_int8_macs=sum(one.macs for one in layers if one.planned == "int8"),
+        reorders=7,
+        fell_back=(layers[7].name, layers[40].name),
+    )
+    passed = found.int8_share >= floor
+    return AuditResult(
+        engine={"backend": "openvino", "version": "2026.4", "device": "CPU", "threads": "2", "precision_hint": "f32"},
+        floor=floor, passed=passed, why="" if passed else f"{found.int8_share:.1%} of the products run in INT8",
+        modes={"dermoscopic": found, "pair": found},
+    )  # fmt: skip
+
+
+def search_result(recipe: Recipe) -> SearchResult:
+    groups = [f"network.encoder.blocks.{stage}.{block}" for stage in range(6) for block in range(3)]
+    reverted = (groups[4], groups[0])
+
+    def candidate(
+        name: str, nats: float, p50: float | None, gate: str, why: str, kept: tuple[str, ...] = ()
+    ) -> Candidate:
+        effect = Effect(
+            divergence=nats, class_flips=round(400 * nats**0.5), target_flips=3, referral_flips=4,
+            balanced_accuracy=Estimate(value=0.51), auc=Estimate(value=0.9), lesions=360,
+        )  # fmt: skip
+        return Candidate.parse(
+            {
+                "name": name,
+                "recipe": recipe,
+                "effect": effect,
+                "p50_ms": p50,
+                "gate": gate,
+                "why_not": why,
+                "reverted": kept,
+            },
+            "a candidate",
+        )
+
+    chosen = "nncf bias correction, 2 blocks in FP32"
+    candidates = (
+        candidate("recipe", 0.0061, 4.31, "fails", "the gate fails"),
+        candidate("nncf smooth quant", 0.0058, 4.3, "fails", "the gate fails"),
+        candidate("qdq percentile", 0.041, 4.62, "fails", "the gate fails"),
+        candidate("qdq entropy", 0.052, 4.64, "not asked", "further from FP32"),
+        candidate("nncf bias correction, 1 block in FP32", 0.0032, 4.38, "holds", "further from FP32", reverted[:1]),
+        candidate(chosen, 0.0019, 4.41, "holds", "", reverted),
+        candidate("nncf bias correction, 8 blocks in FP32", 0.0007, 5.9, "holds", "34% slower", tuple(groups[:8])),
+        candidate("qdq that was not timed", 0.02, None, "not asked", "the budget ended"),
+    )
+    ranking = [
+        LayerEffect(
+            group=group, layers=3, macs_share=0.05, divergence=0.006 - gain, gain=gain, class_flips=9,
+        )
+        for n, group in enumerate(groups)
+        for gain in [0.003 / (1 + (7 * n + 4) % 18) - 0.0002]
+    ]  # fmt: skip
+    return SearchResult(
+        role="control", role_sha256="1" * 64, lesions=360, budget_s=1800, spent_s=1544.2, complete=False,
+        candidates=candidates, ranking=tuple(sorted(ranking, key=lambda one: -one.gain)),
+        slower_groups={"network.encoder.blocks.0": 1.084, "network.encoder.blocks.5": 0.71}, chosen=chosen,
+        notes=("the budget ended before qdq that was not timed",),
+    )  # fmt: skip
+
+
+def evidence_of(bundle: Bundle) -> Evidence:
+    speed = Speed(
+        machine="A processor", threads=2, p50_ms={"int8, f32": 4.41, "fp32, f32": 9.96, "fp32, bf16": 9.4},
+        ratio=Estimate(value=0.469, low=0.46, high=0.48), int8_is_faster=True,
+    )  # fmt: skip
+    qat = Tuned(
+        epochs=4, teacher_sha256="2" * 64, checkpoint_sha256="3" * 64, learning_rate=2e-5, control_divergence=0.0031
+    )
+    return Evidence(
+        bundle=bundle.manifest.name, gate=gate_result(), audit=audit_result(),
+        search=search_result(bundle.manifest.recipe), speed=speed, qat=qat,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A photograph that lies on its side, with metadata that must not travel: its upper half is red when upright."""
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[:, :200] = 200, 30, 30
+    pixels[:, 200:] = 30, 30, 200
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turn a quarter to the right: the left side comes to the top
+    exif[ExifTags.Base.Artist] = "Dr SECRET"
+    path = tmp_path / "photos" / "lying.jpg"
+    path.parent.mkdir()
+    Image.fromarray(pixels).save(path, exif=exif, comment=b"SECRET", quality=95)
+    return path
+
+
+@pytest.fixture
+def given_proven(given_rich: inputs.ReportInput, bundle: Bundle, photo: Path) -> inputs.ReportInput:
+    """The first bundle with all evidence and pictures of two lesions; the second passed its gate and has no record."""
+    picture = thumbnails.thumbnail(photo)
+    answer = inputs.Answer(fp32="nevus", bundle="melanoma", p_fp32=0.213, p_bundle=0.514)
+    pictures = {
+        f"{0xA1:016x}": inputs.Thumbnail(
+            clinical=picture, dermoscopic=picture, truth="nevus", answers={"pair": answer, "dermoscopic": answer}
+        ),
+        f"{0xA3:016x}": inputs.Thumbnail(
+            dermoscopic=picture, answers={"dermoscopic": inputs.Answer(fp32="nevus", bundle="vascular lesion")}
+        ),
+    }
+    first, second = given_rich.bundles
+    ungated = first.manifest.model_copy(
+        update={"gated": Gated(status="ungated", why="not passed: 10 of 12 checks hold")}
+    )
+    passed = second.manifest.model_copy(update={"gated": Gated(status="passed", why="12 of 12 checks hold")})
+    return given_rich.model_copy(
+        update={
+            "bundles": (
+                first.model_copy(update={"manifest": ungated, "evidence": evidence_of(bundle), "thumbnails": pictures}),
+                second.model_copy(update={"manifest": passed}),
+            )
+        }
     )

@@ -79,6 +79,12 @@ def page(given_rich: inputs.ReportInput, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)  # some ten megabytes a run
 
 
+@pytest.fixture
+def proven(given_proven: inputs.ReportInput, tmp_path: Path) -> Iterator[Path]:
+    yield html.render(given_proven, tmp_path / "report.html")
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+
+
 def probe(page: Path, width: int, *arguments: str) -> dict[str, Any]:
     """The page with the probe in it, in a frame of that width: a window has no less than 500 pixels.
 
@@ -183,4 +189,54 @@ def test_it_prints_without_cutting_a_table(page: Path) -> None:
         assert one.count("diagnosis macro-F1") == 2 * one.count("Difference, paired")
     printed = " ".join(pages)
     for last in ("[2.00, 2.00]", "70.5", "61.5 J", "+22.5", "source and rails", "Phantom data"):
+        assert last in printed, last
+
+
+def test_a_proven_bundle_opens_without_errors_and_unfolds_what_the_address_asks(proven: Path) -> None:
+    done = browse(proven.parent, "--enable-logging=stderr", "--v=0", "--dump-dom", proven.as_uri())
+    assert errors_of(done) == []  # pictures lie in the page and its policy lets them
+    assert len(re.findall(r"<details>", done.stdout)) == 4
+    assert "<details open" not in done.stdout
+    address = f"{proven.as_uri()}#sort=gate-groups:difference:asc"
+    done = browse(proven.parent, "--enable-logging=stderr", "--v=0", "--dump-dom", address)
+    assert errors_of(done) == []
+    assert done.stdout.count("<details open") == 1
+    groups = done.stdout.partition("<details open")[2].partition("</table>")[0]
+    assert 'data-key="gate-groups"' in groups
+    bodies = [body.partition("</tbody>")[0] for body in groups.split("<tbody>")[1:]]
+    for body in (body for body in bodies if "</tr>" in body):
+        found = [float(value) for value in re.findall(r"<td>([+-]\d\.\d{4}) \[", body)]
+        assert found == sorted(found)
+        assert len(found) == 7
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, True), (380, False)])
+def test_charts_of_the_evidence_are_drawn_inside_the_page(proven: Path, width: int, dark: bool) -> None:
+    found = probe(proven, width, "--window-size=1400,1000", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    assert found["width"] == found["wide"] == width
+    drawn = [chart for chart in found["charts"] if not chart["name"].startswith(("Latency", "Throughput"))]
+    named = [chart["name"] for chart in drawn]
+    for name in (
+        "Gate: differences with margins",
+        "Precision map, clinical + dermoscopic",
+        "Precision map, dermoscopic alone",
+        "Search: latency against divergence",
+        "Sensitivity of layers",
+        "INT8 against higher precision",
+    ):
+        assert named.count(name) == 1, name
+    for chart in drawn:
+        assert (chart["empty"], chart["unseen"], chart["outside"], chart["overlapping"]) == (0, 0, [], []), chart
+
+
+def test_on_paper_everything_is_unfolded(proven: Path) -> None:
+    if PDFTOTEXT is None:
+        pytest.skip("to read a PDF takes pdftotext; Debian: apt-get install poppler-utils")
+    pdf = proven.with_suffix(".pdf")
+    browse(proven.parent, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", proven.as_uri())
+    done = subprocess.run([PDFTOTEXT, "-bbox", pdf, "-"], capture_output=True, text=True, timeout=60, check=True)
+    words = re.findall(r'<word xMin="(-?[\d.]+)" yMin="-?[\d.]+" xMax="([\d.]+)" yMax="[\d.]+">([^<]*)<', done.stdout)
+    assert [word for word in words if float(word[0]) < 20 or float(word[1]) > 575] == []
+    printed = " ".join(word for _, _, word in words)
+    for last in ("skin_tone_class", "NOT GATED: tiny.", "1.084", f"{0xA5:016x}", "network.encoder.blocks.5.2"):
         assert last in printed, last
