@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from edgeskin.report import proof_charts, view
+from edgeskin.report import proof_charts, searched, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Figure, Part, State
-from edgeskin.report.text import MODE_TITLES, NONE, TARGET_METRICS, TASK_METRICS, Table, duration, estimate, ms, signed
+from edgeskin.report.text import MODE_TITLES, NONE, TARGET_METRICS, TASK_METRICS, Table, estimate, ms, sentences, signed
 from edgeskin.spec.audit import AuditResult, ModeAudit
 from edgeskin.spec.evidence import Tuned
 from edgeskin.spec.gated import GateCheck, GateResult
 from edgeskin.spec.manifest import Gated, Mode
 from edgeskin.spec.result import Estimate
-from edgeskin.spec.search import Candidate, SearchResult, Speed
+from edgeskin.spec.search import Speed
 
 NOT_GATED = "NOT GATED"
 GATE_TITLES = {
@@ -87,7 +87,7 @@ def parts(bundle: BundleInput) -> list[Part]:
     if proof.audit is not None:
         found.append(_precision(bundle, proof.audit))
     if proof.search is not None:
-        found.append(_search(proof.search))
+        found.append(searched.part(proof.search))
     if proof.speed is not None:
         found.append(_speed(bundle, proof.speed))
     if proof.qat is not None:
@@ -111,7 +111,7 @@ def _gate(bundle: BundleInput, found: GateResult) -> Part:
         tables=tuple(tables),
         figures=() if forest is None else (Figure("Difference with its 95 % interval against the margin", forest),),
         folded=(_groups(found, groups),) if groups else (),
-        notes=(*_unshipped(bundle), *(_against(c, found.target) for c in against), *_sentences(found.notes)),
+        notes=(*_unshipped(bundle), *(_against(c, found.target) for c in against), *sentences(found.notes)),
     )
 
 
@@ -124,11 +124,6 @@ def _against(check: GateCheck, target: str) -> str:
 def _unshipped(bundle: BundleInput) -> tuple[str, ...]:
     """What a reader must know where the evidence is of a build that is not the bundle's own."""
     return ("This is of the INT8 build, which was not shipped.",) if bundle.manifest.precision == "fp32" else ()
-
-
-def _sentences(notes: Sequence[str]) -> tuple[str, ...]:
-    """Remarks of a record with a capital and a full stop."""
-    return tuple(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes if note)
 
 
 def _short(check: GateCheck) -> str:
@@ -271,80 +266,6 @@ def _not_int8(modes: Sequence[tuple[Mode, ModeAudit]]) -> Table | None:
         return None
     columns = ("Not in INT8", "mode", "kind", "share of MACs", "planned", "runs in")
     return Table("Layers that are not INT8", columns, tuple(rows), key="not-int8")
-
-
-def _search(search: SearchResult) -> Part:
-    chosen = next((one for one in search.candidates if one.name == search.chosen), None)
-    reverted = chosen.reverted if chosen is not None else ()
-    scatter = proof_charts.search_chart("Search: latency against divergence", search.candidates, search.chosen)
-    bars = proof_charts.sensitivity_chart("Sensitivity of layers", search.ranking, reverted)
-    drawn = [] if scatter is None else [Figure("Latency against divergence from FP32: low and left is good", scatter)]
-    if bars is not None:
-        more = len(search.ranking) - proof_charts.MOST_BARS
-        told = f", the worst {proof_charts.MOST_BARS} of {len(search.ranking)}" if more > 0 else ""
-        drawn.append(Figure(f"What INT8 costs in each group of layers{told}", bars))
-    folded = [table for table in (_ranking(search, reverted), _stages(search)) if table is not None]
-    return Part(
-        "Search", tables=(_budget(search, reverted), _candidates(search)), figures=tuple(drawn), folded=tuple(folded),
-        notes=_sentences(search.notes),
-    )  # fmt: skip
-
-
-def _budget(search: SearchResult, reverted: Sequence[str]) -> Table:
-    used = f"{duration(search.spent_s)} of {duration(search.budget_s)}"
-    rows = (
-        ("chosen", search.chosen),
-        ("groups in floating point", ", ".join(reverted) or "none"),
-        ("budget used", used + ("" if search.complete else "; it ended before the search did")),
-        ("scored on", f"{search.lesions} lesions of role {search.role}, both images"),
-    )
-    return Table("Search", ("", ""), rows)
-
-
-def _candidates(search: SearchResult) -> Table:
-    rows = tuple(_candidate(place, one, search.chosen) for place, one in enumerate(search.candidates, 1))
-    columns = ("Candidate", "divergence", "flips", "target", "referral", "gate", "p50, ms", "why not")
-    note = "Divergence: mean Kullback-Leibler divergence from FP32's probabilities, in nats. Flips: of "
-    note += f"{search.lesions} lesions those with another diagnosis; target: of them to or from the target; referral: "
-    note += "on another side of the operating point."
-    return Table("Candidates", columns, rows, note, key="candidates", loud=frozenset({"fails"}))
-
-
-def _candidate(place: int, one: Candidate, chosen: str) -> tuple[str, ...]:
-    effect = one.effect
-    counts = (str(count) for count in (effect.class_flips, effect.target_flips, effect.referral_flips))
-    why = "chosen" if one.name == chosen else one.why_not or NONE
-    return (f"{place}. {one.name}", f"{effect.divergence:.3g}", *counts, one.gate, ms(one.p50_ms), why)
-
-
-def _ranking(search: SearchResult, reverted: Sequence[str]) -> Table | None:
-    if not search.ranking:
-        return None
-    rows = tuple(
-        (
-            one.group,
-            str(one.layers),
-            f"{one.macs_share:.2%}",
-            f"{one.gain:+.3g}",
-            f"{one.divergence:.3g}",
-            str(one.class_flips),
-            "floating point" if one.group in reverted else "INT8",
-        )
-        for one in sorted(search.ranking, key=lambda one: -one.gain)
-    )
-    columns = ("Group of layers", "layers", "share of MACs", "gain", "divergence left", "flips left", "runs in")
-    note = "Gain: divergence that goes when this group alone is in floating point, the others in INT8."
-    return Table("Sensitivity of layers", columns, rows, note, key="sensitivity")
-
-
-def _stages(search: SearchResult) -> Table | None:
-    if not search.slower_groups:
-        return None
-    rows = tuple(
-        (group, f"{ratio:.3f}") for group, ratio in sorted(search.slower_groups.items(), key=lambda item: -item[1])
-    )
-    note = "Latency of the whole in INT8 over that with this stage in floating point: above 1, INT8 does not pay there."
-    return Table("Latency of stages", ("Stage", "INT8 over floating point"), rows, note, key="stages")
 
 
 def _setting(name: str) -> str:

@@ -1,6 +1,7 @@
 """Figures as text, and the table that both forms of the report show."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeskin.spec.bench import Ratio, Route
@@ -124,6 +125,15 @@ def duration(seconds: float) -> str:
         whole = 60 * round(seconds / 60)
     units = ((whole // 3600, "h"), (whole % 3600 // 60, "min"), (whole % 60, "s"))
     return " ".join(f"{count} {unit}" for count, unit in units if count) or "0 s"
+
+
+def sentences(notes: Sequence[str]) -> tuple[str, ...]:
+    """Remarks of a record with a capital and a full stop.
+
+    >>> sentences(("no lesion moved", ""))
+    ('No lesion moved.',)
+    """
+    return tuple(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes if note)
 
 
 def slug(title: str) -> str:

@@ -33,11 +33,19 @@ def schemes() -> dict[str, dict[str, str]]:
     return {"light": light, "dark": light | dark, "print": light | paper}
 
 
-def linear(colour: str) -> NDArray[np.float64]:
-    """A #rgb or #rrggbb colour as linear light, 0 to 1 (sRGB)."""
+def encoded(colour: str) -> NDArray[np.float64]:
+    """A #rgb or #rrggbb colour as shares of 255, 0 to 1 (sRGB)."""
     digits = colour.strip().lstrip("#")
     digits = "".join(2 * c for c in digits) if len(digits) == 3 else digits
-    share = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+    return np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+
+
+def linear(colour: str) -> NDArray[np.float64]:
+    """A colour as linear light, 0 to 1."""
+    return decoded(encoded(colour))
+
+
+def decoded(share: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
 
 
@@ -68,6 +76,8 @@ def test_text_and_series_stand_out(name: str) -> None:
     for mark in ("s0", "s1", "s2", "s3", "good", "bad"):
         assert contrast(scheme[mark], scheme["paper"]) >= 3, mark
     assert contrast(scheme["warn"], scheme["warn-ink"]) >= 4.5
+    assert contrast(scheme["alarm"], scheme["alarm-ink"]) >= 4.5
+    assert contrast(scheme["bad"], scheme["paper"]) >= 4.5  # words, not marks alone
 
 
 @pytest.mark.parametrize("eye", EYES)
@@ -86,3 +96,23 @@ def test_series_differ_without_colour_too() -> None:
 
     shapes = {re.sub(r"s\d", "", marker(n, 0, 0)) for n in range(4)}
     assert len(shapes) == 4
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("name", ["light", "dark", "print"])
+def test_precisions_of_the_map_differ_for_every_eye(name: str, eye: str) -> None:
+    """INT8 is filled, the others are tinted with an outline: what is seen is the mixture with the paper."""
+    scheme = schemes()[name]
+    fills = {"int8": ("s0", 1.0)}
+    for precision in ("bf16", "fp32"):
+        found = re.search(rf"\.p-{precision}[^{{]*{{ fill: var\(--(\w+)\); fill-opacity: ([\d.]+)", CSS)
+        assert found
+        fills[precision] = found[1], float(found[2])
+    seen = {p: lab(EYES[eye] @ mixed(scheme[c], scheme["paper"], share)) for p, (c, share) in fills.items()}
+    for one, other in itertools.combinations(seen, 2):
+        assert np.linalg.norm(seen[one] - seen[other]) > 20, (one, other)
+
+
+def mixed(colour: str, paper: str, share: float) -> NDArray[np.float64]:
+    """A colour of that opacity over another, as linear light: browsers mix the encoded values."""
+    return decoded(share * encoded(colour) + (1 - share) * encoded(paper))

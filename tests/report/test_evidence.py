@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeskin.errors import EdgeskinError
-from edgeskin.report import evidence, html, inputs, proof_charts
+from edgeskin.report import evidence, html, inputs, proof_charts, search_charts
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.gated import GateCheck
 from edgeskin.spec.manifest import Gated
@@ -245,7 +245,7 @@ def test_forest_turns_errors_round() -> None:
 def test_search_chart_marks_what_was_chosen_and_joins_the_front(given_proven: inputs.ReportInput) -> None:
     search = proof_of(given_proven).search
     assert search is not None
-    drawn = proof_charts.search_chart("s", search.candidates, search.chosen)
+    drawn = search_charts.search_chart("s", search.candidates, search.chosen)
     assert drawn is not None
     assert drawn.count('class="ring"') == 2  # on the legend and on the chosen one
     titles = re.findall(r"<g><title>([^<]+)</title>", drawn)
@@ -254,7 +254,7 @@ def test_search_chart_marks_what_was_chosen_and_joins_the_front(given_proven: in
     assert front
     # recipe is beaten by smooth quant; then one, two and eight blocks: four points, three steps between them
     assert len(front[1].split()) == 4 + 3
-    assert proof_charts.search_chart("s", search.candidates[-2:], search.chosen) is None
+    assert search_charts.search_chart("s", search.candidates[-2:], search.chosen) is None
 
 
 def test_search_chart_stands_equal_and_perfect_candidates(given_proven: inputs.ReportInput) -> None:
@@ -268,7 +268,7 @@ def test_search_chart_stands_equal_and_perfect_candidates(given_proven: inputs.R
         )
 
     for values in ([(0.01, 5.0)] * 3, [(0.0, 5.0), (0.0, 5.0)], [(0.0, 5.0), (0.3, 4.0)], [(-1e-17, 1.0), (1e-3, 2.0)]):
-        drawn = proof_charts.search_chart("s", [like(*value) for value in values], "none of them")
+        drawn = search_charts.search_chart("s", [like(*value) for value in values], "none of them")
         assert drawn is not None
         assert "nan" not in drawn
         assert drawn.count("<g><title>") == len(values)
@@ -279,15 +279,15 @@ def test_sensitivity_sorts_and_hatches_what_was_taken_back(given_proven: inputs.
     assert search is not None
     one = search.ranking[0]
     many = [one.model_copy(update={"group": f"net.a.{n}", "gain": 1e-4 * n}) for n in range(40)]
-    drawn = proof_charts.sensitivity_chart("s", many, ["net.a.38"])
+    drawn = search_charts.sensitivity_chart("s", many, ["net.a.38"])
     assert drawn is not None
     names = re.findall(r"<g><title>([^:]+):", drawn)
-    assert names == [f"net.a.{n}" for n in range(39, 39 - proof_charts.MOST_BARS, -1)]
+    assert names == [f"net.a.{n}" for n in range(39, 39 - search_charts.MOST_BARS, -1)]
     assert drawn.count('class="hatch"') == 2  # on the legend and on its bar
     assert ">a.39<" in drawn  # modules that all share are left out
-    assert proof_charts.sensitivity_chart("s", [], []) is None
+    assert search_charts.sensitivity_chart("s", [], []) is None
     none = [LayerEffect(group="x", layers=1, macs_share=1, divergence=0, gain=-0.0, class_flips=0)]
-    alone = proof_charts.sensitivity_chart("s", none, [])
+    alone = search_charts.sensitivity_chart("s", none, [])
     assert alone is not None
     assert "nan" not in alone
 
@@ -314,7 +314,7 @@ def test_in_a_crowd_the_chosen_one_has_its_number(given_proven: inputs.ReportInp
     assert search is not None
     one = search.candidates[0]
     crowd = [one.model_copy(update={"name": str(n), "p50_ms": 4.0 + 0.001 * (n % 5)}) for n in range(30)]
-    drawn = proof_charts.search_chart("s", crowd, "3")
+    drawn = search_charts.search_chart("s", crowd, "3")
     assert drawn is not None
     numbers = re.findall(r'class="halo">(\d+)<', drawn)
     assert len(numbers) == len(set(numbers))
