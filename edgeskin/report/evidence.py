@@ -41,13 +41,13 @@ def word(bundle: BundleInput) -> str:
 def ungated(bundles: Sequence[BundleInput]) -> list[tuple[str, str]]:
     """Name and reason of each INT8 bundle that was not shown to be as good as FP32."""
     found = [(bundle.manifest.name, gated(bundle)) for bundle in bundles]
-    return [(name, said.why or "no reason is recorded") for name, said in found if said.status == "ungated"]
+    return [(name, said.why.rstrip(".") or "no reason is recorded") for name, said in found if said.status == "ungated"]
 
 
 def states(bundle: BundleInput) -> list[State]:
     """Lines at the top of a section: gate, audit and speed as far as they are known."""
     said, proof = gated(bundle), bundle.evidence
-    why = f": {said.why}" if said.why else ""
+    why = f": {said.why.rstrip('.')}" if said.why else ""
     found = {
         "passed": [State(f"Gate passed: shown not to be worse than FP32 within the margins{why}", True)],
         "ungated": [State(f"{NOT_GATED}{why}. It is not shown to be as good as FP32", False)],
