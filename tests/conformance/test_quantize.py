@@ -12,12 +12,15 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.quantize import ptq
 from edgeskin.spec.recipe import Recipe
 
-
-def _recipe(target: str, **changes: object) -> Recipe:
-    return catalog.recipe(f"{target}-int8").model_copy(update={"calibration_pairs": 8, **changes})
+QUANTIZERS = {"nncf": "openvino", "qdq": "onnxruntime"}  # and the target that shows what each made
 
 
-@pytest.mark.parametrize("target", backends.NAMES)
+def _recipe(quantizer: str, /, **changes: object) -> Recipe:
+    given = {"quantizer": quantizer, "calibration_pairs": 8, **changes}
+    return catalog.recipe(f"{QUANTIZERS[quantizer]}-int8").model_copy(update=given)
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 @pytest.mark.parametrize(
     ("changes", "frames", "message"),
     [
@@ -31,27 +34,27 @@ def _recipe(target: str, **changes: object) -> Recipe:
         ({"precision": "fp32", "quantizer": "none"}, lambda pairs: pairs, "this recipe does not quantise"),
     ],
 )
-def test_faults_are_found_before_any_file_is_written(target, changes, frames, message, onnx_models, pairs, tmp_path):
+def test_faults_are_found_before_any_file_is_written(quantizer, changes, frames, message, onnx_models, pairs, tmp_path):
     with pytest.raises(EdgeskinError, match=message):
-        ptq.quantize(onnx_models[2], frames(pairs), _recipe(target, **changes), tmp_path / "out")
+        ptq.quantize(onnx_models[2], frames(pairs), _recipe(quantizer, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize(("target", "package"), [("openvino", "nncf"), ("onnxruntime", "onnx")])
-def test_a_missing_package_is_named(target, package, monkeypatch, onnx_models, pairs, tmp_path):
+@pytest.mark.parametrize(("quantizer", "package"), [("nncf", "nncf"), ("qdq", "onnx")])
+def test_a_missing_package_is_named(quantizer, package, monkeypatch, onnx_models, pairs, tmp_path):
     real = ptq.find_spec
     monkeypatch.setattr(ptq, "find_spec", lambda name: None if name == package else real(name))
     with pytest.raises(EdgeskinError, match=rf"'{package}' is not installed; fix: pip install 'edgeskin\[export\]'"):
-        ptq.quantize(onnx_models[2], pairs, _recipe(target), tmp_path)
+        ptq.quantize(onnx_models[2], pairs, _recipe(quantizer), tmp_path)
 
 
-@pytest.mark.parametrize("target", backends.NAMES)
-def test_kept_layers_run_in_fp32_and_progress_counts_pairs(target, onnx_models, pairs, tmp_path):
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_kept_layers_run_in_fp32_and_progress_counts_pairs(quantizer, onnx_models, pairs, tmp_path):
     steps: list[int] = []
-    backend = backends.get(target)
+    backend = backends.get(QUANTIZERS[quantizer])
     for images in (2, 1):
         path = ptq.quantize(
-            onnx_models[images], pairs, _recipe(target, keep_fp32=("/Conv/",)), tmp_path, lambda n=1: steps.append(n)
+            onnx_models[images], pairs, _recipe(quantizer, keep_fp32=("/Conv/",)), tmp_path, lambda n=1: steps.append(n)
         )
         counts = backend.open(path).executed_precisions()
         assert counts["fp32"] >= 3  # the convolutions; one of the four may be fused away
@@ -60,7 +63,7 @@ def test_kept_layers_run_in_fp32_and_progress_counts_pairs(target, onnx_models, 
 
 
 def test_qdq_file_is_symmetric(onnx_models, pairs, tmp_path):
-    path = ptq.quantize(onnx_models[2], pairs, _recipe("onnxruntime"), tmp_path)
+    path = ptq.quantize(onnx_models[2], pairs, _recipe("qdq"), tmp_path)
     graph = onnx.load(path).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = signed = unsigned = 0
@@ -83,8 +86,8 @@ def test_qdq_file_is_symmetric(onnx_models, pairs, tmp_path):
 
 
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_beside_them(onnx_models, pairs, tmp_path):
-    first = ptq.quantize(onnx_models[1], pairs, _recipe("onnxruntime"), tmp_path / "a")
-    assert ptq.quantize(onnx_models[1], iter(pairs), _recipe("onnxruntime"), tmp_path / "b").read_bytes() == (
+    first = ptq.quantize(onnx_models[1], pairs, _recipe("qdq"), tmp_path / "a")
+    assert ptq.quantize(onnx_models[1], iter(pairs), _recipe("qdq"), tmp_path / "b").read_bytes() == (
         first.read_bytes()
     )
     assert list((tmp_path / "a").iterdir()) == [first]
@@ -101,4 +104,4 @@ def test_transformer_is_told_from_a_network_with_an_exchange(onnx_models):
 
 def test_model_path_is_checked(pairs, tmp_path):
     with pytest.raises(EdgeskinError, match="no such model file"):
-        ptq.quantize(Path("absent.onnx"), pairs, _recipe("openvino"), tmp_path)
+        ptq.quantize(Path("absent.onnx"), pairs, _recipe("nncf"), tmp_path)
