@@ -193,12 +193,17 @@ def report(
     run: Path | None = None,
     title: str = "edgeskin report",
     commands: Sequence[str] = (),
+    pictures: bool = True,
 ) -> Path:
     """One HTML page, its Markdown twin and their JSON, out of bundles and what verify and bench wrote about them.
+
+    Args:
+        pictures: show lesions that flip, where the data is on this machine; the page then holds images of the data set.
 
     Raises:
         EdgeskinError: a result is of none of these bundles, or of another schema version.
     """
+    from edgeskin.pictures import flipped
     from edgeskin.report.html import render
     from edgeskin.report.inputs import BundleInput, ReportInput, read_training
 
@@ -215,7 +220,14 @@ def report(
     given = ReportInput(
         title=title,
         bundles=tuple(
-            BundleInput(manifest=b.manifest, sha256=b.sha256, verify=checks.get(b.sha256), bench=speeds.get(b.sha256))
+            BundleInput(
+                manifest=b.manifest,
+                sha256=b.sha256,
+                verify=(check := checks.get(b.sha256)),
+                bench=speeds.get(b.sha256),
+                evidence=b.evidence(),
+                thumbnails=flipped(b, check) if pictures else {},
+            )
             for b in opened
         ),
         training=read_training(log) if log and log.is_file() else (),

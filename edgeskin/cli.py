@@ -90,15 +90,9 @@ def train(
     from edgeskin import chain
     from edgeskin.spec import train as spec
 
-    given = dict(
-        epochs=epochs,
-        size=size,
-        train_size=train_size,
-        start_size=start_size,
-        batch_pairs=batch_pairs,
-        learning_rate=learning_rate,
-    )
-    given |= dict(clinical_weight=clinical_weight, modality_dropout=modality_dropout, workers=workers, devices=devices)
+    given: dict[str, object] = dict(epochs=epochs, size=size, train_size=train_size, start_size=start_size)
+    given |= dict(learning_rate=learning_rate, clinical_weight=clinical_weight, modality_dropout=modality_dropout)
+    given |= dict(workers=workers, devices=devices, batch_pairs=batch_pairs)
     shares = _given(dict(calibration=calibration, control=control, test=test, seed=seed))
     plan = spec.TrainSpec.parse(
         _given({**given, "seed": seed, "threads": threads, "accelerator": accelerator}), "the training options"
@@ -122,20 +116,33 @@ def export(
     device: Annotated[str, typer.Option(help="Device profile that the bundle is for.")] = "",
     root: Annotated[str, typer.Option(help="Where the data lies now, if it was moved.")] = "",
     calibration_pairs: Annotated[int, typer.Option(help="Instead of the recipe's number.", min=0)] = 0,
-    tune: Annotated[bool, typer.Option(help="Also measure how it runs fastest on this processor.")] = True,
+    budget: Annotated[str, typer.Option(help="Search what to quantise and how for so long: 90s, 30m, 1h.")] = "",
+    qat: Annotated[bool, typer.Option("--qat", help="Fine-tune the network under quantisation first.")] = False,
+    qat_epochs: Annotated[int, typer.Option(help="Epochs of --qat.", min=1)] = 3,
+    allow_ungated: Annotated[
+        bool, typer.Option("--allow-ungated", help="Write the bundle although the gate does not hold; it says so.")
+    ] = False,
+    tune: Annotated[bool, typer.Option(help="Measure here: is INT8 faster, and what runs fastest.")] = True,
     json: Json = False,
 ) -> None:
-    """Quantise a trained network to INT8 and put it into a bundle."""
+    """Quantise a trained network to INT8, prove it against FP32, and put it into a bundle."""
     from edgeskin import chain, show
     from edgeskin.bundle import inspect, open_bundle
+    from edgeskin.spec.duration import seconds
+    from edgeskin.spec.qat import QatSpec
 
     out.configure(json_output=json)
     chain.export(
-        run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs, tuned=tune
-    )
-    summary = inspect(open_bundle(bundle))
-    out.result(summary)
+        run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs, tuned=tune,
+        budget_s=seconds(budget) if budget else 0.0, qat=QatSpec(epochs=qat_epochs) if qat else None,
+        allow_ungated=allow_ungated,
+    )  # fmt: skip
+    made = open_bundle(bundle)
+    summary = inspect(made)
+    out.result({**summary, "evidence": found.to_json() if (found := made.evidence()) else None})
     show.bundle(summary)
+    if found:
+        show.evidence(found)
 
 
 @app.command()
@@ -286,11 +293,12 @@ def report(
     benched: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin bench --out`; repeatable.")] = None,
     run: Annotated[Path | None, typer.Option(help="The training run, for its curves.")] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "edgeskin report",
+    pictures: Annotated[bool, typer.Option(help="Show lesions that flip, if the data is there.")] = True,
 ) -> None:
     """One HTML page out of bundles and what verify and bench found."""
     from edgeskin import chain
 
-    out.line(str(chain.report(bundles, verified or [], benched or [], page, run=run, title=title)))
+    out.line(str(chain.report(bundles, verified or [], benched or [], page, run=run, title=title, pictures=pictures)))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from edgeskin import out
 from edgeskin.errors import EdgeskinError
 from edgeskin.examinations import classify_all, read_examinations
 from edgeskin.runtime import Classifier, Result
+from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import Compared, Estimate, Flips, VerifyResult
 
@@ -92,6 +93,7 @@ def bundle(summary: Mapping[str, Any]) -> None:
         ("roles", ", ".join(f"{role} {r['lesions']} ({r['sha256'][:8]})" for role, r in summary["roles"].items())),
         ("calibration", f"{summary['provenance']['calibration_pairs']} pairs"),
         ("data", ("DRAWN IMAGES, not lesions: " if summary["phantom"] else "") + summary["data"]["name"]),
+        ("gate", f"{summary['gated']['status'].upper()}: {summary['gated']['why']}"),
         ("golden cases", len(summary["golden"])),
         ("made", f"{summary['provenance']['created']}, {summary['provenance']['machine']}"),
         ("sha256", summary["sha256"][:16]),
@@ -102,6 +104,42 @@ def bundle(summary: Mapping[str, Any]) -> None:
         for one in summary["tuning"]
     ]
     out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows], words=True)
+
+
+def evidence(found: Evidence) -> None:
+    """The gate line by line, what really runs in INT8, what a search tried, and the speed."""
+    if found.search:
+        rows = [
+            (one.name, f"{one.effect.divergence:.5f}", one.effect.class_flips, one.effect.target_flips, one.gate,
+             "-" if one.p50_ms is None else f"{one.p50_ms:.2f}", one.why_not or "CHOSEN")
+            for one in found.search.candidates
+        ]  # fmt: skip
+        columns = ["tried", "divergence", "flips", "of target", "gate", "p50 ms", ""]
+        out.table(f"search, {found.search.spent_s:.0f} s of {found.search.budget_s:.0f} s", columns, rows)
+    if found.gate:
+        overall = [check for check in found.gate.checks if not check.group]
+        out.table(
+            f"gate: {found.gate.lesions} lesions of role {found.gate.role}",
+            ["mode, metric (95 % interval)", "FP32", "bundle", "difference", "margin", "verdict"],
+            [
+                (f"{c.mode} {c.metric}", estimate(c.fp32), estimate(c.bundle), estimate(c.difference, signed=True),
+                 f"{c.margin:g}", c.verdict)
+                for c in overall
+            ],
+        )  # fmt: skip
+        groups = [check for check in found.gate.checks if check.group]
+        worse = [f"{c.mode} {c.metric} of {c.group}" for c in groups if c.verdict == "fails"]
+        out.line(f"sub-groups: {len(groups)} comparisons, shown to be worse: {', '.join(worse) or 'none'}")
+    if found.audit:
+        for mode, graph in found.audit.modes.items():
+            fell = f"; fell back: {', '.join(graph.fell_back)}" if graph.fell_back else ""
+            out.line(
+                f"audit {mode}: {graph.int8_share:.1%} of the products run in INT8 "
+                f"(planned {graph.planned_int8_macs / graph.macs:.1%}), {graph.reorders} conversions{fell}"
+            )
+    if found.speed:
+        times = ", ".join(f"{name} {value:.2f} ms" for name, value in found.speed.p50_ms.items())
+        out.line(f"speed: {times}; INT8 over higher precision {estimate(found.speed.ratio)}")
 
 
 def tuning(found: Sequence[Mapping[str, Any]]) -> None:

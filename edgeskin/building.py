@@ -1,0 +1,225 @@
+"""One checkpoint, one recipe -> the draft of a bundle: quantised, proven, with golden cases."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import backends, decide, out, provenance
+from edgeskin.bundle import Draft, Golden
+from edgeskin.data.pairs import Pair
+from edgeskin.data.roles import Roles, role_hash
+from edgeskin.files import canonical_json, os_errors, sha256_bytes
+from edgeskin.preprocess import prepare
+from edgeskin.proving import ControlRole, answers, audited, hint_of, through_the_gate, timed
+from edgeskin.quantize.store import FrameStore
+from edgeskin.spec.audit import AuditResult
+from edgeskin.spec.evidence import Evidence, Tuned
+from edgeskin.spec.gated import GateResult
+from edgeskin.spec.manifest import IMAGES, MODES, Gated, GraphEntry, Mode, Provenance
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.search import SearchResult, Speed
+from edgeskin.spec.train import Checkpoint
+
+# max |logits - expected| on another machine of the kind. INT8 kernels differ in saturation and rounding between
+# instruction sets (up to 0.15 logits seen between x86-64 and aarch64); FP32 only in the order of sums.
+GOLDEN_TOLERANCE = {"int8": 0.5, "fp32": 0.02}
+_GOLDEN_DRAWN, _GOLDEN_KEPT = 24, 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint and its FP32 graphs."""
+
+    run: Path
+    record: Checkpoint
+    identity: str  # sha256 of checkpoint.json
+    graphs: Mapping[Mode, Path]
+
+
+def onnx_graphs(run: Path, record: Checkpoint, identity: str, opset: int) -> dict[Mode, Path]:
+    """Both FP32 graphs of the checkpoint, exported once and kept in the run for every target."""
+    from edgeskin.backends import torch as torch_backend
+
+    key = sha256_bytes(canonical_json([identity, opset, provenance.versions()]).encode())[:16]
+    folder = run / f"onnx-{key}"
+    files: dict[Mode, Path] = {mode: folder / f"{mode}.onnx" for mode in MODES}
+    if not all(path.is_file() for path in files.values()):
+        out.note("exporting ONNX (FP32, checked against torch)")
+        with os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            torch_backend.build(run, record, folder, opset)
+    return files
+
+
+def build(
+    teacher: Source,
+    source: Source,
+    plan: Recipe,
+    roles: Roles,
+    usable: list[Pair],
+    work: Path,
+    name: str,
+    request: str,
+    budget_s: float,
+    tuned: Tuned | None,
+    *,
+    timing: bool,
+    allow_ungated: bool,
+) -> Draft:
+    """Quantise, prove, and lay out what goes into the bundle. The reference is the teacher in FP32."""
+    record, folder = source.record, work / "bundle"
+    reference = _reference(teacher, plan, folder)
+    fp32 = {mode: folder / entry.file for mode, entry in reference.items()}
+    search: SearchResult | None = None
+    speed: Speed | None = None
+    checked: GateResult | None = None
+    audit: AuditResult | None = None
+    if plan.precision == "int8":
+        frames = stored(teacher, "calibration", usable)
+        control = _control(teacher, roles["control"], fp32, plan)
+        if budget_s:
+            plan, search = _searched(source, plan, frames, control, budget_s)
+        models = _quantised(source, plan, frames, work, folder)
+        gated, checked = through_the_gate(models, plan, record, control, allow_ungated=allow_ungated)
+        audit = audited(models, plan)
+        speed = timed(models["pair"], fp32["pair"], plan) if timing else None
+        if speed is not None and not speed.int8_is_faster:
+            out.note(f"INT8 is not shipped: {speed.why}; the bundle runs in FP32")
+            shutil.rmtree(folder / "model")
+            gated, checked, audit = Gated(status="not needed", why=f"INT8 is not shipped: {speed.why}"), None, None
+            plan = in_fp32(plan)
+    else:
+        gated = Gated(status="not needed", why="the bundle runs in FP32")
+    if plan.precision == "fp32":
+        models = _floating(source, plan, folder)
+    core = {
+        mode: GraphEntry(file=f"model/{path.name}", images=IMAGES[mode], precision=plan.precision)
+        for mode, path in models.items()
+    }
+    golden = [case for mode, path in models.items() for case in _golden(path, mode, plan, record)]
+    return Draft(
+        name=name,
+        folder=folder,
+        graphs=core,
+        reference=reference,
+        golden=golden,
+        recipe=plan,
+        checkpoint=record,
+        gated=gated,
+        evidence=Evidence(bundle=name, gate=checked, audit=audit, search=search, speed=speed, qat=tuned),
+        provenance=Provenance(
+            checkpoint_sha256=source.identity,
+            checkpoint_weights_sha256=record.weights_sha256,
+            git_revision=provenance.git_revision(),
+            versions=provenance.versions(),
+            machine=provenance.machine(),
+            created=provenance.now(),
+            calibration_sha256=role_hash(p.lesion_id for p in usable) if plan.precision == "int8" else "",
+            calibration_pairs=len(usable) if plan.precision == "int8" else 0,
+            request_sha256=request,
+        ),
+    )
+
+
+def in_fp32(plan: Recipe) -> Recipe:
+    """The recipe with nothing quantised."""
+    plain = Recipe(name=plan.name, target=plan.target, precision="fp32", note=plan.note, opset=plan.opset)
+    return plain.model_copy(update={"inference_precision": plan.inference_precision})
+
+
+def _reference(teacher: Source, plan: Recipe, folder: Path) -> dict[Mode, GraphEntry]:
+    backend, found = backends.get(plan.target), {}
+    for mode in MODES:
+        plain = backend.build(teacher.graphs[mode], folder / "reference", in_fp32(plan), stem=mode)[0]
+        found[mode] = GraphEntry(file=f"reference/{plain}", images=IMAGES[mode], precision="fp32")
+    return found
+
+
+def _floating(source: Source, plan: Recipe, folder: Path) -> dict[Mode, Path]:
+    build = backends.get(plan.target).build
+    return {mode: folder / "model" / build(source.graphs[mode], folder / "model", plan, stem=mode)[0] for mode in MODES}
+
+
+def stored(teacher: Source, role: str, pairs: Sequence[Pair], *, unpaired: bool = False) -> FrameStore:
+    """Frames of these pairs in one file of the run, prepared once for every export."""
+    how = teacher.record.preprocess
+    key = FrameStore.key_of(pairs, how)
+    with out.progress(f"{role} frames", len(pairs)) as step:
+        return FrameStore.write(
+            teacher.run / "prepared" / f"{role}-{key[:12]}.npy",
+            key,
+            pairs,
+            lambda photo: prepare(photo, how),
+            step,
+            unpaired=unpaired,
+        )
+
+
+def _quantised(source: Source, plan: Recipe, frames: FrameStore, work: Path, folder: Path) -> dict[Mode, Path]:
+    from edgeskin.quantize.ptq import quantize
+
+    backend, found = backends.get(plan.target), {}
+    for mode in MODES:
+        with out.progress(f"calibrating {mode}", len(frames)) as step:
+            quantized = quantize(source.graphs[mode], frames, plan, work / "quantized", step)
+        found[mode] = folder / "model" / backend.build(quantized, folder / "model", plan, stem=mode)[0]
+    return found
+
+
+def _control(teacher: Source, pairs: Sequence[Pair], fp32: Mapping[Mode, Path], plan: Recipe) -> ControlRole:
+    """The control role's frames, and what FP32 answers to them in the target's engine."""
+    frames = stored(teacher, "control", pairs, unpaired=True)
+    paired = np.array([pair.clinical is not None for pair in pairs])
+    return ControlRole(pairs, frames, paired, answers(fp32, in_fp32(plan), frames, paired, "control role in FP32"))
+
+
+def _searched(
+    source: Source, plan: Recipe, frames: FrameStore, control: ControlRole, budget_s: float
+) -> tuple[Recipe, SearchResult]:
+    """Search within the budget; state and models lie in the run, so that a killed search goes on."""
+    from edgeskin.benchmark.turns import in_turns
+    from edgeskin.quantize.search import search
+    from edgeskin.quantize.trials import Control, Trials
+
+    both = np.flatnonzero(control.paired).tolist()
+    lesions = Control(
+        [control.pairs[i] for i in both], control.frames.select(both), control.reference["pair"][control.paired]
+    )
+    stores = [frames.path.name, control.frames.path.name]
+    key = [source.identity, plan.to_json(), *stores, len(frames), provenance.versions()]
+    folder = source.run / f"search-{plan.target}-{sha256_bytes(canonical_json(key).encode())[:12]}"
+    trials = Trials(source.graphs["pair"], frames, lesions, source.record, plan.target, folder, budget_s=budget_s)
+    return search(trials, plan, in_turns)
+
+
+def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[Golden]:
+    """Drawn pairs and what this build answers to them; no patient's image travels in a bundle.
+
+    Of many drawn cases the surest are kept: one near a tie would fail on another processor that rounds rightly.
+    """
+    from edgeskin.data.phantom import cases
+    from edgeskin.data.phantom_draw import draw
+
+    session = backends.get(plan.target).open(model, precision_hint=hint_of(plan))
+    found: list[tuple[float, Golden]] = []
+    for number, case in enumerate(out.track(cases(_GOLDEN_DRAWN, seed=7), f"golden cases {mode}")):
+        views = draw(case.latent, max(160, record.preprocess.height))
+        frames = np.stack([prepare(view, record.preprocess) for view in views])[-IMAGES[mode] :]
+        logits = session.run(frames)
+        golden = Golden(f"{mode}-{number}", mode, frames, logits, GOLDEN_TOLERANCE[plan.precision])
+        found.append((_margin(logits, mode, record), golden))
+    found.sort(key=lambda item: -item[0])
+    return [golden for _, golden in found[:_GOLDEN_KEPT]]
+
+
+def _margin(logits: NDArray[np.float32], mode: Mode, record: Checkpoint) -> float:
+    """Smallest gap in probability between a task's first and second class, or between target and threshold."""
+    schema = record.task_schema
+    probabilities = decide.task_probabilities(logits, schema, record.fusion, mode)
+    gaps = [float(np.diff(np.sort(p)[-2:])[0]) for p in probabilities.values()]
+    limit = decide.threshold(record.thresholds, mode)
+    return min(*gaps, abs(float(decide.target_probability(probabilities, schema)) - limit))

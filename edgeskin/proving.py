@@ -1,0 +1,107 @@
+"""What a build has to show before it becomes a bundle: gate, audit, speed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import audit as auditing
+from edgeskin import backends, out
+from edgeskin.backends import Session
+from edgeskin.data.pairs import Pair
+from edgeskin.errors import EdgeskinError
+from edgeskin.quantize.gate import gate, refuse, summary
+from edgeskin.quantize.store import FrameStore
+from edgeskin.spec.audit import AuditResult
+from edgeskin.spec.gated import GateResult
+from edgeskin.spec.manifest import IMAGES, MODES, Gated, Mode
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.search import Speed
+from edgeskin.spec.train import Checkpoint
+
+Logits = dict[Mode, NDArray[np.float32]]  # [lesions, images, K]; NaN where the clinical image is missing
+
+
+@dataclass(frozen=True)
+class ControlRole:
+    """The control role, ready to be put to any build: its lesions, their frames, and FP32's answers."""
+
+    pairs: Sequence[Pair]
+    frames: FrameStore
+    paired: NDArray[np.bool_]
+    reference: Logits
+
+
+def hint_of(plan: Recipe) -> str:
+    """The precision of what is not INT8, as far as the recipe fixes it: what is proven runs in it."""
+    return "f32" if plan.inference_precision == "auto" else plan.inference_precision
+
+
+def answers(
+    models: Mapping[Mode, Path], plan: Recipe, frames: FrameStore, paired: NDArray[np.bool_], what: str
+) -> Logits:
+    """Logits of every lesion in both modes, by the target's own engine."""
+    backend = backends.get(plan.target)
+    sessions: dict[Mode, Session] = {mode: backend.open(models[mode], precision_hint=hint_of(plan)) for mode in MODES}
+    found = {
+        mode: np.full((len(frames), IMAGES[mode], session.logits), np.nan, np.float32)
+        for mode, session in sessions.items()
+    }
+    for number, pair in enumerate(out.track(frames, what)):
+        for mode, session in sessions.items():
+            if paired[number] or mode == "dermoscopic":
+                found[mode][number] = session.run(pair[-IMAGES[mode] :])
+    return found
+
+
+def through_the_gate(
+    models: Mapping[Mode, Path], plan: Recipe, record: Checkpoint, control: ControlRole, *, allow_ungated: bool
+) -> tuple[Gated, GateResult | None]:
+    """Hold the build against FP32 on the control role.
+
+    Raises:
+        EdgeskinError: it is worse, or the recipe has no gate, and `allow_ungated` is not given.
+    """
+    if plan.precision == "fp32":
+        return Gated(status="not needed", why="the bundle runs in FP32"), None
+    if plan.gate is None:
+        if not allow_ungated:
+            raise EdgeskinError(
+                "the recipe has no gate",
+                got=plan.name,
+                possible="a [gate] with margins",
+                fix="add it, or pass --allow-ungated",
+            )
+        return Gated(status="ungated", why=f"recipe {plan.name} has no gate"), None
+    core = answers(models, plan, control.frames, control.paired, "gate: control role")
+    result = gate(record, plan.gate, control.pairs, control.reference, core, role="control")
+    if result.passed:
+        return Gated(status="passed", why=summary(result)), result
+    if not allow_ungated:
+        refuse(result)
+    out.note(f"NOT GATED: {summary(result)}")
+    return Gated(status="ungated", why=summary(result)), result
+
+
+def audited(models: Mapping[Mode, Path], plan: Recipe) -> AuditResult:
+    """Read from the compiled graphs what really runs in INT8. Raises EdgeskinError where it is less than planned."""
+    backend = backends.get(plan.target)
+    found = {}
+    engine: dict[str, str] = {}
+    for mode in MODES:
+        session = backend.open(models[mode], precision_hint=hint_of(plan))
+        engine = session.describe()
+        found[mode] = auditing.audit_session(session, models[mode])
+    result = auditing.check(found, plan.int8_macs_floor, engine)
+    auditing.refuse(result)
+    return result
+
+
+def timed(int8: Path, fp32: Path, plan: Recipe) -> Speed:
+    """INT8 against the fastest higher precision on this machine."""
+    from edgeskin.benchmark import speed as stage
+
+    with out.progress("INT8 against higher precision", stage.LONGEST) as step:
+        return stage.speed(int8, fp32, plan, step=step)

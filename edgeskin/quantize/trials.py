@@ -1,0 +1,195 @@
+"""Ways to quantise one network, each built, scored on the control role and kept, so that a killed search goes on."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeskin import backends, decide, metrics
+from edgeskin.data.pairs import UNLABELLED, Pair
+from edgeskin.files import canonical_json, pretty_json, sha256_bytes, write_atomic
+from edgeskin.quantize.calibration import Frames
+from edgeskin.quantize.gate import gate
+from edgeskin.quantize.ptq import quantize
+from edgeskin.scoring import Deciding
+from edgeskin.spec.gated import GateResult
+from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.result import Estimate
+from edgeskin.spec.search import Effect
+
+Logits = NDArray[np.float32]  # [lesions, 2, K]
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Control:
+    """Lesions of the control role that have both images, their frames uint8 [2, H, W, 3] each and FP32's logits."""
+
+    pairs: Sequence[Pair]
+    frames: Sequence[Frames]
+    reference: Logits
+
+    def some(self, most: int) -> "Control":
+        """At most so many of them, evenly spread over the role."""
+        if len(self.pairs) <= most:
+            return self
+        chosen = np.linspace(0, len(self.pairs) - 1, most).round().astype(int).tolist()
+        return Control([self.pairs[i] for i in chosen], [self.frames[i] for i in chosen], self.reference[chosen])
+
+
+def divergence(reference: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """Mean Kullback-Leibler divergence KL(reference || found) of class probabilities [lesions, classes], in nats.
+
+    >>> divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])).__round__(4)
+    0.1438
+    """
+    p, q = np.clip(reference, 1e-12, None), np.clip(found, 1e-12, None)
+    return float(np.sum(p * (np.log(p) - np.log(q)), axis=-1).mean())
+
+
+def effect(deciding: Deciding, control: Control, logits: Logits) -> Effect:
+    """How far these logits lead from FP32's on the same lesions."""
+    schema, target = deciding.task_schema, deciding.task_schema.target
+    before, after = (decide.task_probabilities(x, schema, deciding.fusion, "pair") for x in (control.reference, logits))
+    predicted = [p[target.task].argmax(-1) for p in (before, after)]
+    inside = [np.isin(p, schema.target_indices()) for p in predicted]
+    score = decide.target_probability(after, schema)
+    limit = decide.threshold(deciding.thresholds, "pair")
+    referred = [decide.target_probability(p, schema) >= limit for p in (before, after)]
+    truth = np.array([pair.labels.get(target.task, UNLABELLED) for pair in control.pairs], np.int64)
+    known = truth >= 0
+    classes = after[target.task].shape[-1]
+    balanced = metrics.balanced_accuracy(truth[known], predicted[1][known], classes)
+    auc = metrics.auc(np.isin(truth[known], schema.target_indices()), score[known])
+    return Effect(
+        divergence=divergence(before[target.task], after[target.task]),
+        class_flips=int((predicted[0] != predicted[1]).sum()),
+        target_flips=int((inside[0] != inside[1]).sum()),
+        referral_flips=int((referred[0] != referred[1]).sum()),
+        balanced_accuracy=_value(balanced),
+        auc=_value(auc),
+        lesions=len(control.pairs),
+    )
+
+
+def divergence_of(deciding: Deciding, control: Control, logits: Logits) -> dict[str, float]:
+    """The two figures by which parts of a network are ranked."""
+    found = effect(deciding, control, logits)
+    return {"divergence": found.divergence, "class_flips": float(found.class_flips)}
+
+
+def _value(found: float) -> Estimate:
+    return Estimate(reason="undefined on these lesions") if np.isnan(found) else Estimate(value=found)
+
+
+class Trials:
+    """Builds and scores pair graphs. What was found lies in `folder`/state.json and is not done again."""
+
+    def __init__(
+        self,
+        graph: Path,
+        calibration: Sequence[Frames],
+        control: Control,
+        deciding: Deciding,
+        target: str,
+        folder: Path,
+        *,
+        budget_s: float,
+        threads: int = 0,
+        role: str = "control",
+    ) -> None:
+        self.graph, self.calibration, self.control, self.deciding = graph, calibration, control, deciding
+        self.backend, self.folder, self.budget_s, self.threads = backends.get(target), folder, budget_s, threads
+        self.role = role
+        self._begun = time.monotonic()
+        self._state: dict[str, Any] = {"spent_s": 0.0, "found": {}, "seconds": {}}
+        with contextlib.suppress(OSError, ValueError):  # none yet, or no JSON: start afresh
+            self._state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        self._before = float(self._state["spent_s"])
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds so far, those of killed runs included as far as they were noted."""
+        return self._before + time.monotonic() - self._begun
+
+    @property
+    def resumed(self) -> int:
+        """How many answers an earlier run left."""
+        return len(self._state["found"])
+
+    def has_time(self, kind: str) -> bool:
+        """Whether another step of this kind, as long as the last one, still fits the budget."""
+        return self.spent_s + float(self._state["seconds"].get(kind, 0.0)) <= self.budget_s
+
+    def once(self, kind: str, key: Any, work: Callable[[], Any]) -> Any:
+        """The stored answer of `work`, plain JSON data, under that key; else do it now and store it."""
+        name = f"{kind} {sha256_bytes(canonical_json(key).encode())[:16]}"
+        if name not in self._state["found"]:
+            begun = time.monotonic()
+            self._state["found"][name] = work()
+            self._state["seconds"][kind] = time.monotonic() - begun
+            self._state["spent_s"] = self.spent_s
+            write_atomic(self.folder / STATE, pretty_json(self._state))
+        return self._state["found"][name]
+
+    def model(self, recipe: Recipe) -> Path:
+        """The pair graph as this recipe builds it, from the folder if it is there."""
+        place = self.folder / self.key(recipe)
+        if not (place / "done").is_file():
+            model = quantize(self.graph, self.calibration, recipe, place)
+            name = self.backend.build(model, place / "built", recipe, stem="pair")[0]
+            write_atomic(place / "done", name)
+        return place / "built" / (place / "done").read_text(encoding="utf-8")
+
+    def key(self, recipe: Recipe) -> str:
+        """What distinguishes this recipe's model: 16 hex digits."""
+        plain = {k: v for k, v in recipe.to_json().items() if k not in ("name", "note", "gate", "int8_macs_floor")}
+        return sha256_bytes(canonical_json(plain).encode())[:16]
+
+    def session(self, model: Path, recipe: Recipe) -> backends.Session:
+        """The model opened with the recipe's precision."""
+        hint = "f32" if recipe.inference_precision == "auto" else recipe.inference_precision
+        return self.backend.open(model, threads=self.threads, precision_hint=hint)
+
+    def logits(self, session: backends.Session, control: Control, step: Callable[[int], None]) -> Logits:
+        """Logits [lesions, 2, K] of the control lesions."""
+        found = []
+        for frames in control.frames:
+            found.append(session.run(frames))
+            step(1)
+        return np.stack(found)
+
+    def effect(self, recipe: Recipe, step: Callable[[int], None] = lambda _: None) -> tuple[Effect, bool | None]:
+        """Effect of a recipe, and whether the gate holds for the pair (None: the recipe has no gate)."""
+
+        def work() -> dict[str, Any]:
+            logits = self.logits(self.session(self.model(recipe), recipe), self.control, step)
+            checked = self.gate(recipe, logits)
+            return {
+                "effect": effect(self.deciding, self.control, logits).to_json(),
+                "gate": checked.passed if checked else None,
+            }
+
+        spec = recipe.gate.to_json() if recipe.gate else None
+        found: Mapping[str, Any] = self.once("effect", [self.key(recipe), spec], work)
+        return Effect.parse(found["effect"], str(self.folder / STATE)), found["gate"]
+
+    def gate(self, recipe: Recipe, logits: Logits) -> GateResult | None:
+        """The recipe's gate on the pair graph."""
+        if recipe.gate is None:
+            return None
+        return gate(
+            self.deciding,
+            recipe.gate,
+            self.control.pairs,
+            {"pair": self.control.reference},
+            {"pair": logits},
+            role=self.role,
+        )
