@@ -29,7 +29,7 @@ from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import Checkpoint, TrainSpec
 from edgeskin.training.allocator import keep_memory
 from edgeskin.training.callbacks import Resumable
-from edgeskin.training.fakequant import fake_quantised, own_state
+from edgeskin.training.fakequant import fake_quantised
 from edgeskin.training.fit import fit, prepare_data
 from edgeskin.training.module import PairTrainer
 from edgeskin.training.train import RUN, class_counts, control_logits, same_run
@@ -180,7 +180,7 @@ def _tune(
     after = logits_divergence(control_logits(student, sets.control_frames, control), wanted, schema)
 
     tuned = load_network(run, record)
-    tuned.load_state_dict({name: value.cpu() for name, value in own_state(student).items()})
+    tuned.load_state_dict(student.state_dict())  # the rounding has no state
     plain = logits_divergence(control_logits(tuned, sets.control_frames, control), wanted, schema)
     save_checkpoint(folder, tuned, _record(record, teacher_sha256, resumable.metrics))
     found = QatRecord(

@@ -26,17 +26,16 @@ from edgeskin.spec.train import NetworkSpec
 from edgeskin.training import qat as stage
 from edgeskin.training import train as training
 from edgeskin.training.fakequant import (
-    HOOKS,
     RoundedActivation,
     RoundedWeight,
     fake_quantised,
     is_transformer,
-    own_state,
 )
 from edgeskin.training.qat import Distiller
 
 pytest.importorskip("nncf")
 
+HOOKS = "__nncf_hooks"  # where NNCF keeps its modules
 SCHEMA = catalog.schema("milk10k5")
 
 
@@ -115,7 +114,7 @@ def test_what_it_leaves(trained, whole):
     assert all(getattr(record, name) == getattr(trained.record, name) for name in kept)
     network = load_network(folder, record)
     assert not [m for m in network.modules() if isinstance(m, RoundedWeight | RoundedActivation)]
-    assert not [name for name in network.state_dict() if name.startswith(HOOKS)]
+    assert not [name for name, _ in network.named_modules() if name.startswith(HOOKS)]
 
 
 def test_the_record_beside_it(trained, whole):
@@ -280,7 +279,7 @@ def test_rounding_a_weight_before_its_batch_norm_is_folded_is_rounding_it_after(
     torch.manual_seed(0)
     weight = torch.randn(16, 8, 3, 3) * torch.logspace(-3, 2, 16).view(-1, 1, 1, 1)
     factor = (torch.randn(16) * torch.logspace(2, -2, 16)).view(-1, 1, 1, 1)  # gamma / sqrt(variance), of either sign
-    grid = RoundedWeight(16, 0)
+    grid = RoundedWeight(0)
     before, after = grid(weight) * factor, grid(weight * factor)
     step = (weight * factor).abs().amax((1, 2, 3), keepdim=True) / 127
     assert ((before - after).abs() < 1e-3 * step).float().mean() > 0.999
@@ -292,18 +291,40 @@ def test_rounding_a_weight_before_its_batch_norm_is_folded_is_rounding_it_after(
 def test_the_grids():
     """Values by hand: weights of 127 steps a channel, activations clipped at their range, gradients inside it."""
     weight = torch.tensor([[127.0, 0.4, 0.6], [-1.0, 0.5, 0.0]], requires_grad=True)
-    rounded = RoundedWeight(2, 0)(weight)
+    rounded = RoundedWeight(0)(weight)
     torch.testing.assert_close(rounded, torch.tensor([[127.0, 0.0, 1.0], [-1.0, 64 / 127, 0.0]]))
     rounded.sum().backward()
     assert torch.equal(weight.grad, torch.ones(2, 3))
-    assert torch.equal(RoundedWeight(2, 0)(torch.zeros(2, 3)), torch.zeros(2, 3))
-    assert len(RoundedWeight(1, 0, bits=3)(torch.linspace(-1, 1, 100)[None]).unique()) == 7
+    assert torch.equal(RoundedWeight(0)(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert len(RoundedWeight(0, bits=3)(torch.linspace(-1, 1, 100)[None]).unique()) == 7
 
     x = torch.tensor([-1.0, 0.26, 0.74, 9.0, 200.0], requires_grad=True)
-    y = RoundedActivation(torch.tensor([0.5]), 0, 255)(x)
+    y = RoundedActivation(0.5, 0, 255)(x)
     assert y.tolist() == [0.0, 0.5, 0.5, 9.0, 127.5]
     y.sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 127)])
+def test_rounding_is_that_of_torch(low, high):
+    """Numbers and gradients of torch's own, slower operators."""
+    torch.manual_seed(0)
+    scale = 0.037
+    x, weight = 6 * torch.randn(10_000), torch.randn(8, 4, 3, 3)
+    for value, ours, theirs in [
+        (x, RoundedActivation(scale, low, high),
+         lambda v: torch.fake_quantize_per_tensor_affine(v, scale, 0, low, high)),
+        (weight, RoundedWeight(0), lambda v: torch.fake_quantize_per_channel_affine(
+            v, v.detach().abs().amax((1, 2, 3)) / 127, torch.zeros(8, dtype=torch.int32), 0, -127, 127)),
+    ]:  # fmt: skip
+        given, wanted = (value.clone().requires_grad_() for _ in range(2))
+        a, b = ours(given), theirs(wanted)
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+        push = torch.randn_like(value)
+        a.backward(push)
+        b.backward(push)
+        assert torch.equal(given.grad, wanted.grad)
+    assert (RoundedActivation(scale, low, high)(x) != x.clamp(low * scale, high * scale)).float().mean() > 0.3
 
 
 @pytest.fixture(scope="module", params=[("test_efficientnet", 32), ("test_coatnet", 64)], ids=lambda p: p[0])
@@ -317,9 +338,9 @@ def both(request):
 def test_every_product_has_a_rounded_weight(both):
     """Only squeeze-and-excitation is left alone: NNCF keeps its few products in floating point on every target."""
     network, rounded, _ = both
-    assert set(own_state(rounded)) == set(network.state_dict())
-    assert not any(name.startswith(HOOKS) for name in network.state_dict())  # what was made is a copy
-    hooks = dict(rounded.get_submodule(HOOKS.removesuffix(".")).named_modules())
+    assert set(rounded.state_dict()) == set(network.state_dict())
+    assert not hasattr(network, HOOKS)  # what was made is a copy
+    hooks = dict(rounded.get_submodule(HOOKS).named_modules())
     weights = {n.split(".")[1].rsplit("/", 2)[0] for n, m in hooks.items() if isinstance(m, RoundedWeight)}
     expected = {
         name.replace(".", "/")
