@@ -118,14 +118,6 @@ class Hub:
         return out
 
 
-def quantize_qdq(
-    model: Path, frames: Iterable[Frames], recipe: Recipe, keep: set[str], out: Path, on_step: Step
-) -> Path:
-    """Write `out`: the model with QuantizeLinear / DequantizeLinear pairs."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Hub(model, frames, recipe, Path(folder), on_step).write(keep, out)
-
-
 def _key(*parts: object) -> str:
     return sha256_bytes(canonical_json([_FORMAT, metadata.version("onnxruntime"), *parts]).encode())[:16]
 
