@@ -18,7 +18,8 @@ class QatSpec(Spec):
     batch_pairs: int = Field(default=16, ge=1)  # batch norm is frozen: small batches do no harm
     size: int = Field(default=0, ge=0)  # side of the training crops; 0: where the FP32 training ended
     calibration_pairs: int = Field(default=160, ge=1)  # set the activations' ranges; fewer if the role has fewer
-    learning_rate: float = Field(default=1e-4, gt=0)  # at its highest; cosine decay to 0
+    # At its highest; cosine decay to 0. Higher ones scatter weights by more than rounding does.
+    learning_rate: float = Field(default=1e-5, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(default=0.01, ge=0)  # not of biases and norms
     temperature: float = Field(default=1.0, gt=0)  # of the distillation
