@@ -11,10 +11,12 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from edgeskin.data.pairs import Pair
+from edgeskin.errors import EdgeskinError
 from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import TrainSpec
@@ -80,6 +82,9 @@ def fit(
     Args:
         after: callbacks that come after `resumable`, which saves their state.
         mixed: half precision on a GPU.
+
+    Raises:
+        EdgeskinError: the process was asked to end.
     """
     _quiet()
     accelerator = train.accelerator
@@ -100,7 +105,12 @@ def fit(
         gradient_clip_val=1.0,
         use_distributed_sampler=False,  # EpochSampler deals among processes itself
     )
-    trainer.fit(module, data.loader, data.control, ckpt_path=resumable.found(), weights_only=False)
+    try:
+        trainer.fit(module, data.loader, data.control, ckpt_path=resumable.found(), weights_only=False)
+    except SIGTERMException:  # of Lightning: it would end the process with status 0
+        raise EdgeskinError(
+            "stopped by a signal", got="SIGTERM", fix="run it again, it resumes after the last finished epoch"
+        ) from None
     return trainer
 
 

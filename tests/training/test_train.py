@@ -206,6 +206,21 @@ def test_killed_within_an_epoch(whole, request_of, phantom, tmp_path):
     assert run(request, tmp_path / "run").weights_sha256 == record.weights_sha256
 
 
+def test_a_polite_kill_is_no_success(request_of, tmp_path, monkeypatch):
+    """SIGTERM, as `timeout` and batch queues send it: an error, not a quiet end with status 0."""
+    step = PairTrainer.training_step
+
+    def asked_to_end(self, batch, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(PairTrainer, "training_step", asked_to_end)
+    with pytest.raises(EdgeskinError, match=r"stopped by a signal: got 'SIGTERM'; fix: run it again"):
+        run(request_of(), tmp_path)
+    with pytest.raises(EdgeskinError, match="not finished"):
+        read_record(tmp_path)
+
+
 def test_a_kill_while_the_state_is_written_costs_one_epoch(whole, request_of, tmp_path, monkeypatch):
     """A half-written state has another name: the resume starts from the one before, or from the beginning."""
     _, record = whole
