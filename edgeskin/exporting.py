@@ -69,8 +69,8 @@ def export(
     usable = _calibration(roles, plan)
     teacher = Source(run, record, identity, onnx_graphs(run, record, identity, plan.opset))
     source, tuning = (_fine_tuned(teacher, pairset, roles, qat, plan.opset)) if qat else (teacher, None)
-    work = run / f"work-{plan.name}"
-    shutil.rmtree(work, ignore_errors=True)
+    work = run / f"work-{plan.name}"  # of a killed run, what its calibration noted is taken up
+    shutil.rmtree(work / "bundle", ignore_errors=True)
     try:
         with os_errors(work):
             draft = build(teacher, source, plan, roles, usable, work, bundle.name, request, budget_s, tuning,

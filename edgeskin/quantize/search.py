@@ -60,6 +60,7 @@ def candidates(base: Recipe, transformer: bool) -> Iterator[Recipe]:
         for bias in (True, False):
             name = "qdq bias correction" if bias else "qdq plain"
             ways.append(other(name, **qdq, calibrator="minmax", bias_correction=bias))
+    ways.append(other("additions in FP32", **qdq, bias_correction=True, keep_fp32=(*base.keep_fp32, "/Add/")))
     for calibrator in ("percentile", "entropy"):
         ways.append(other(f"qdq {calibrator}", **qdq, calibrator=calibrator, bias_correction=True))
     for way in ways:
@@ -223,7 +224,7 @@ def _hub(trials: Trials, recipe: Recipe) -> Hub:
     )
     if recipe.quantizer != "qdq":
         as_qdq = as_qdq.model_copy(update={"calibrator": "minmax"})
-    return Hub(trials.graph, trials.calibration, as_qdq, trials.folder / f"hub-{trials.key(as_qdq)}")
+    return trials.hub(as_qdq)
 
 
 def _variant(trials: Trials, hub: Hub, keep: frozenset[str], recipe: Recipe, name: str) -> Session:

@@ -16,7 +16,10 @@ from edgeskin.data.pairs import UNLABELLED, Pair
 from edgeskin.files import canonical_json, pretty_json, sha256_bytes, write_atomic
 from edgeskin.quantize.calibration import Frames
 from edgeskin.quantize.gate import gate
+from edgeskin.quantize.graph import load
+from edgeskin.quantize.nodes import kept, labels
 from edgeskin.quantize.ptq import quantize
+from edgeskin.quantize.qdq import Hub
 from edgeskin.scoring import Deciding
 from edgeskin.spec.gated import GateResult
 from edgeskin.spec.recipe import Recipe
@@ -143,10 +146,20 @@ class Trials:
         """The pair graph as this recipe builds it, from the folder if it is there."""
         place = self.folder / self.key(recipe)
         if not (place / "done").is_file():
-            model = quantize(self.graph, self.calibration, recipe, place)
+            model = self._quantised(recipe, place)
             name = self.backend.build(model, place / "built", recipe, stem="pair")[0]
             write_atomic(place / "done", name)
         return place / "built" / (place / "done").read_text(encoding="utf-8")
+
+    def _quantised(self, recipe: Recipe, place: Path) -> Path:
+        if recipe.quantizer != "qdq":
+            return quantize(self.graph, self.calibration, recipe, place)
+        keep = kept(recipe.keep_fp32, labels(load(self.graph)))
+        return self.hub(recipe).write(keep, place / "pair.onnx")
+
+    def hub(self, recipe: Recipe) -> Hub:
+        """The pair graph calibrated as a qdq recipe asks; all recipes share what was measured once."""
+        return Hub(self.graph, self.calibration, recipe, self.folder / "hub")
 
     def key(self, recipe: Recipe) -> str:
         """What distinguishes this recipe's model: 16 hex digits."""
