@@ -45,6 +45,9 @@ def qat(run: Path, record: Checkpoint, pairset: PairSet, roles: Roles, spec: Qat
     preprocessing: decisions of what is built from it compare with FP32 at the FP32 operating point. `control_metrics`
     are those of the fake-quantised network. A killed run resumes, a finished one is not redone.
 
+    Quantise what comes out without bias correction: the network has learnt to mend the errors of rounding itself, and
+    its own FP32 answers, to which a correction would lead back, are further from the teacher's.
+
     Returns:
         The new record; `folder` holds checkpoint.safetensors, checkpoint.json and qat.json (`read_qat`).
 
