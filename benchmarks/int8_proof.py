@@ -167,13 +167,14 @@ def timed(found: list[Model]) -> dict[int, list[float]]:
     return in_turns({index: one.open() for index, one in enumerate(found)}, ROUNDS)
 
 
-def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int) -> dict[str, Any]:
+def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions: int) -> dict[str, Any]:
     """Everything about one run."""
     bundles = exported(run, work, budget, epochs, pairs)
     manifest = next(iter(bundles.values())).manifest
     found = models(bundles, peer(run, work, pairs))
     _, roles = chain.load_roles(manifest.data)
-    figures = scored(found, manifest, [pair for pair in roles["test"] if pair.clinical is not None])
+    unseen = [pair for pair in roles["test"] if pair.clinical is not None]
+    figures = scored(found, manifest, unseen[: lesions or None])
     spent = timed(found)
     fp32 = [i for i, one in enumerate(found) if one.way in ("FP32", "BF16")]
     best = min(fp32, key=lambda i: median(spent[i]))
@@ -228,12 +229,15 @@ def main() -> int:
     parser.add_argument("--budget", default="10m", help="of each search; empty: no search")
     parser.add_argument("--qat-epochs", type=int, default=0, help="0: no QAT")
     parser.add_argument("--calibration-pairs", type=int, default=300)
+    parser.add_argument("--lesions", type=int, default=0, help="of the test role, its first ones; 0: all")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     done = json.loads(given.out.read_text()) if given.out.is_file() else {"networks": []}
     networks = {one["run"]: one for one in done["networks"]}
     for run in given.runs:
-        networks[run.name] = measure(run, given.work, given.budget, given.qat_epochs, given.calibration_pairs)
+        networks[run.name] = measure(
+            run, given.work, given.budget, given.qat_epochs, given.calibration_pairs, given.lesions
+        )
         record = {
             "format": FORMAT,
             "command": "python benchmarks/int8_proof.py " + " ".join(sys.argv[1:]),
