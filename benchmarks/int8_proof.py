@@ -176,7 +176,7 @@ def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions
     unseen = [pair for pair in roles["test"] if pair.clinical is not None]
     figures = scored(found, manifest, unseen[: lesions or None])
     spent = timed(found)
-    fp32 = [i for i, one in enumerate(found) if one.way in ("FP32", "BF16")]
+    fp32 = [i for i, one in enumerate(found) if one.way == "FP32"]
     best = min(fp32, key=lambda i: median(spent[i]))
     size = min(found[i].bytes for i in fp32)
     rows = []

@@ -194,6 +194,13 @@ def peers(folder: Path) -> str:
     return str(peers_table(folder))
 
 
+def int8(folder: Path) -> str:
+    """What INT8 costs and gains, network by network."""
+    from int8_table import table
+
+    return str(table(folder))
+
+
 def scenarios(folder: Path) -> str:
     """Streams, throughput and cold start of every bundle."""
     rows = []
@@ -224,6 +231,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k-latency": milk10k_latency,
     "milk10k-scenarios": scenarios,
     "peers": peers,
+    "int8": int8,
 }
 
 

@@ -68,7 +68,11 @@ def export(
         )
     usable = _calibration(roles, plan)
     teacher = Source(run, record, identity, onnx_graphs(run, record, identity, plan.opset))
-    source, tuning = (_fine_tuned(teacher, pairset, roles, qat, plan.opset)) if qat else (teacher, None)
+    source, tuning = teacher, None
+    if qat:
+        source, tuning = _fine_tuned(teacher, pairset, roles, qat, plan.opset)
+        # The network learned to answer like FP32 when rounded; correcting it would lead back to its own FP32 answers.
+        plan = plan.model_copy(update={"bias_correction": False})
     work = run / f"work-{plan.name}"  # of a killed run, what its calibration noted is taken up
     shutil.rmtree(work / "bundle", ignore_errors=True)
     try:
