@@ -212,10 +212,15 @@ def _try(trials: Trials, recipes: Sequence[Recipe], tried: list[Candidate], note
 
 
 def _time(trials: Trials, tried: list[Candidate], in_turns: InTurns) -> None:
-    """Latency of every candidate, all in turns in one run, so that they compare."""
-    sessions = {one.name: trials.session(trials.model(one.recipe), one.recipe) for one in tried}
-    spent = in_turns(sessions, ROUNDS)
-    tried[:] = [one.model_copy(update={"p50_ms": round(median(spent[one.name]), 4)}) for one in tried]
+    """Latency of every candidate, all in turns, so that they compare; kept, so that a resumed search chooses alike."""
+
+    def ask() -> dict[str, float]:
+        sessions = {one.name: trials.session(trials.model(one.recipe), one.recipe) for one in tried}
+        spent = in_turns(sessions, ROUNDS)
+        return {name: round(median(series), 4) for name, series in spent.items()}
+
+    found = trials.once("p50", [trials.key(one.recipe) for one in tried], ask)
+    tried[:] = [one.model_copy(update={"p50_ms": found[one.name]}) for one in tried]
 
 
 def _hub(trials: Trials, recipe: Recipe) -> Hub:
