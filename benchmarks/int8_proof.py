@@ -139,6 +139,7 @@ def scored(found: list[Model], manifest: Manifest, pairs: list[Pair]) -> dict[in
             kept[number] = session.run(frames)
     truth = np.array([pair.labels[target.task] for pair in pairs])
     positive = np.isin(truth, schema.target_indices())
+    any_target = positive.any() and not positive.all()
     figures: dict[int, dict[str, Any]] = {}
     answers = [decide.task_probabilities(x, schema, manifest.fusion, "pair") for x in logits]
     for index, one in enumerate(found):
@@ -150,7 +151,9 @@ def scored(found: list[Model], manifest: Manifest, pairs: list[Pair]) -> dict[in
         figures[index] = {
             "macro_f1": metrics.macro_f1(truth, chosen, mine.shape[1]),
             "balanced_accuracy": metrics.balanced_accuracy(truth, chosen, mine.shape[1]),
-            "target_auc": metrics.auc(positive, decide.target_probability(answers[index], schema)),
+            "target_auc": metrics.auc(positive, decide.target_probability(answers[index], schema))
+            if any_target
+            else None,
             "class_flips": flips,
             "class_flips_interval": metrics.wilson_interval(flips, len(pairs)),
             "target_flips": moved,
@@ -174,7 +177,9 @@ def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions
     found = models(bundles, peer(run, work, pairs))
     _, roles = chain.load_roles(manifest.data)
     unseen = [pair for pair in roles["test"] if pair.clinical is not None]
-    figures = scored(found, manifest, unseen[: lesions or None])
+    if 0 < lesions < len(unseen):  # evenly, as a role may be sorted by class
+        unseen = [unseen[i] for i in np.linspace(0, len(unseen) - 1, lesions).round().astype(int)]
+    figures = scored(found, manifest, unseen)
     spent = timed(found)
     fp32 = [i for i, one in enumerate(found) if one.way == "FP32"]
     best = min(fp32, key=lambda i: median(spent[i]))
@@ -229,7 +234,7 @@ def main() -> int:
     parser.add_argument("--budget", default="10m", help="of each search; empty: no search")
     parser.add_argument("--qat-epochs", type=int, default=0, help="0: no QAT")
     parser.add_argument("--calibration-pairs", type=int, default=300)
-    parser.add_argument("--lesions", type=int, default=0, help="of the test role, its first ones; 0: all")
+    parser.add_argument("--lesions", type=int, default=0, help="of the test role, evenly drawn; 0: all")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     done = json.loads(given.out.read_text()) if given.out.is_file() else {"networks": []}
@@ -253,6 +258,11 @@ def main() -> int:
     return 0
 
 
+def show_auc(row: dict[str, Any]) -> str:
+    """The AUC, or a dash where no lesion, or every one, is of the target."""
+    return "-" if row["target_auc"] is None else f"{row['target_auc']:.3f}"
+
+
 def show(found: dict[str, Any]) -> None:
     """A row a model."""
     out.table(
@@ -262,7 +272,7 @@ def show(found: dict[str, Any]) -> None:
             (
                 f"{row['target']} {row['way']}", f"{row['bytes'] / 1e6:.1f}", f"{row['p50_ms']:.2f}",
                 f"{row['latency_ratio']['value']:.2f}", f"{row['macro_f1']:.3f}", f"{row['balanced_accuracy']:.3f}",
-                f"{row['target_auc']:.3f}", row["class_flips"], row["target_flips"], row["gate"],
+                show_auc(row), row["class_flips"], row["target_flips"], row["gate"],
             )
             for row in found["models"]
         ],

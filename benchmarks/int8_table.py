@@ -36,7 +36,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         f"{against['value']:.2f} [{against['low']:.2f}, {against['high']:.2f}]",
         f"{model['macro_f1']:.3f}",
         f"{model['balanced_accuracy']:.3f}",
-        f"{model['target_auc']:.3f}",
+        "–" if model["target_auc"] is None else f"{model['target_auc']:.3f}",
         "–" if plain else _share(model["class_flips"], model["lesions"], model["class_flips_interval"]),
         "–" if plain else _share(model["target_flips"], model["lesions"], model["target_flips_interval"]),
         model["gate"] or "–",

@@ -57,32 +57,22 @@ def answers(
 
 
 def through_the_gate(
-    models: Mapping[Mode, Path], plan: Recipe, record: Checkpoint, control: ControlRole, *, allow_ungated: bool
+    models: Mapping[Mode, Path], plan: Recipe, record: Checkpoint, control: ControlRole
 ) -> tuple[Gated, GateResult | None]:
-    """Hold the build against FP32 on the control role.
-
-    Raises:
-        EdgeskinError: it is worse, or the recipe has no gate, and `allow_ungated` is not given.
-    """
-    if plan.precision == "fp32":
-        return Gated(status="not needed", why="the bundle runs in FP32"), None
+    """Hold a quantised build against FP32 on the control role."""
     if plan.gate is None:
-        if not allow_ungated:
-            raise EdgeskinError(
-                "the recipe has no gate",
-                got=plan.name,
-                possible="a [gate] with margins",
-                fix="add it, or pass --allow-ungated",
-            )
         return Gated(status="ungated", why=f"recipe {plan.name} has no gate"), None
     core = answers(models, plan, control.frames, control.paired, "gate: control role")
     result = gate(record, plan.gate, control.pairs, control.reference, core, role="control")
-    if result.passed:
-        return Gated(status="passed", why=summary(result)), result
-    if not allow_ungated:
-        refuse(result)
-    out.note(f"NOT GATED: {summary(result)}")
-    return Gated(status="ungated", why=summary(result)), result
+    return Gated(status="passed" if result.passed else "ungated", why=summary(result)), result
+
+
+def refuse_ungated(plan: Recipe, result: GateResult | None) -> None:
+    """Raises EdgeskinError: the recipe has no gate, or what was built is worse than its margins allow."""
+    if result is None:
+        cure = "add it, or pass --allow-ungated"
+        raise EdgeskinError("the recipe has no gate", got=plan.name, possible="a [gate] with margins", fix=cure)
+    refuse(result)
 
 
 def audited(models: Mapping[Mode, Path], plan: Recipe) -> AuditResult:

@@ -95,7 +95,7 @@ def parts(graph: Path) -> list[Part]:
     return [part for part in found if part.layers and part.path]
 
 
-def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[Recipe, SearchResult]:
+def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe], SearchResult]:
     """Find the recipe with the least divergence from FP32 among those that hold the gate and are as fast as any.
 
     First ways to quantise the whole network; then its blocks, ranked by what returning each alone to floating point
@@ -105,8 +105,10 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[Recipe, Sea
     Args:
         in_turns: latencies of sessions asked in turn, e.g. `benchmark.turns.in_turns`.
 
+    The gate is asked of the pair graph here; the whole gate, both graphs, is for the build to ask.
+
     Returns:
-        The recipe to build with, and the record of the search.
+        Recipes in the order in which to build and gate them, and the record of the search.
     """
     import onnx
 
@@ -126,9 +128,9 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[Recipe, Sea
     taken = [(path,) for path, ratio in slower.items() if ratio > SLOWER]
     complete &= _try(trials, [_keeping(best.recipe, paths) for paths in taken], tried, notes)
     _time(trials, tried, in_turns)
-    best = choose(tried)
-    settled = best.recipe.model_copy(update={"name": base.name})
-    return settled, SearchResult(
+    order = ranked(tried)
+    best = order[0]
+    return [one.recipe.model_copy(update={"name": base.name}) for one in order], SearchResult(
         role=trials.role,
         role_sha256=role_hash(pair.lesion_id for pair in trials.control.pairs),
         lesions=len(trials.control.pairs),
@@ -161,6 +163,15 @@ def choose(tried: Sequence[Candidate]) -> Candidate:
     fastest = min((one.p50_ms for one in holding if one.p50_ms is not None), default=None)
     near = [one for one in holding if fastest is None or (one.p50_ms or fastest) <= (1 + SLACK) * fastest]
     return min(near, key=lambda one: one.effect.divergence)
+
+
+def ranked(tried: Sequence[Candidate]) -> list[Candidate]:
+    """All candidates in the order in which they would be chosen: the best, the best of the rest, and so on."""
+    left, order = list(tried), []
+    while left:
+        order.append(choose(left))
+        left.remove(order[-1])
+    return order
 
 
 def _explained(tried: Sequence[Candidate], best: Candidate) -> Iterator[Candidate]:

@@ -87,7 +87,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_every_way_is_tried_and_the_nearest_to_fp32_is_chosen(make, target: str) -> None:
     trials = make()
-    chosen, found = stage.search(trials, recipe(target), by_count)
+    (chosen, *_), found = stage.search(trials, recipe(target), by_count)
     assert found.complete
     whole = [one for one in found.candidates if not one.reverted]
     assert {one.name for one in whole} == {one.name for one in stage.candidates(recipe(target), transformer=True)}
@@ -122,13 +122,13 @@ def test_a_killed_search_goes_on_and_gives_the_same(
     monkeypatch.setattr(Trials, "once", real)
     again = make(folder=folder)
     assert again.resumed == 3
-    chosen, found = stage.search(again, recipe(target), by_count)
-    assert chosen == whole[0]
+    (chosen, *_), found = stage.search(again, recipe(target), by_count)
+    assert chosen == whole[0][0]
     assert found.model_copy(update={"spent_s": 0}) == whole[1].model_copy(update={"spent_s": 0})
 
 
 def test_a_search_without_time_still_gives_the_recipe_itself(few: None, make, target: str) -> None:
-    chosen, found = stage.search(make(budget_s=0.0), recipe(target), by_count)
+    (chosen, *_), found = stage.search(make(budget_s=0.0), recipe(target), by_count)
     assert not found.complete
     assert [one.name for one in found.candidates] == [f"{target}-int8"]
     assert chosen == recipe(target)
@@ -149,7 +149,7 @@ def test_blocks_are_taken_back_until_the_gate_holds(
 
     monkeypatch.setattr(Trials, "gate", strict)
     spec = GateSpec(margins={"auc": Margin(value=0.5, reason="another key")})
-    chosen, found = stage.search(make(), recipe(target, gate=spec), by_count)
+    (chosen, *_), found = stage.search(make(), recipe(target, gate=spec), by_count)
     best = next(one for one in found.candidates if one.name == found.chosen)
     assert best.gate == "holds"
     assert best.effect.divergence <= asked
@@ -166,7 +166,7 @@ def test_a_slower_block_is_taken_back(few: None, make, target: str) -> None:
     def timed(sessions: Mapping[str, Session], rounds: int) -> Mapping[str, Sequence[float]]:
         return {name: [0.5 if "clinical" in name else 1.0] * rounds for name in sessions}
 
-    chosen, found = stage.search(make(), recipe(target), timed)
+    (chosen, *_), found = stage.search(make(), recipe(target), timed)
     slow = [path for path, value in found.slower_groups.items() if value > stage.SLOWER]
     assert slow
     assert all("clinical" in path for path in slow)
