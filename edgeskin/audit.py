@@ -5,7 +5,6 @@ right in its numbers and slow. What is compiled is read from the engine, what is
 are joined by name. Every product of the file is counted once; what the engine does not own up to is not INT8.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.layers import Layer, read_file
 from edgeskin.runtime import Classifier, load
 from edgeskin.spec.audit import AuditLayer, AuditResult, ModeAudit
-from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import MODES, Mode
 
 UNKNOWN = "unknown"
@@ -166,7 +164,8 @@ def _plan(bundle: Bundle, mode: Mode) -> list[Layer]:
     try:
         return read_file(bundle.path(bundle.manifest.graphs[mode].file))
     except EdgeskinError:
-        recorded = _recorded(bundle)
+        evidence = bundle.evidence()  # a lean bundle travels without it
+        recorded = evidence.audit if evidence else None
         if recorded is None or mode not in recorded.modes:
             raise
     return [
@@ -174,13 +173,6 @@ def _plan(bundle: Bundle, mode: Mode) -> list[Layer]:
         for layer in recorded.modes[mode].layers
         if layer.macs
     ]
-
-
-def _recorded(bundle: Bundle) -> AuditResult | None:
-    name = bundle.manifest.evidence_file
-    if not name or not bundle.path(name).is_file():  # a lean bundle travels without it
-        return None
-    return Evidence.parse(json.loads(bundle.path(name).read_text(encoding="utf-8")), name).audit
 
 
 def _why(mode: Mode, found: ModeAudit, floor: float) -> str:
