@@ -85,9 +85,9 @@ def build(
         plans = [plan]
         if budget_s:
             plans, search = _searched(source, plan, frames, control, budget_s)
-        plan, models, gated, checked = _first_that_holds(source, plans[:_BUILT], frames, control, work, folder)
-        if gated.status == "ungated" and not allow_ungated:
-            refuse_ungated(plan, checked)
+        plan, models, gated, checked = _first_that_holds(
+            source, plans[:_BUILT], frames, control, work, folder, allow_ungated=allow_ungated
+        )
         if search is not None:
             search = settled(search, plan)
         audit = audited(models, plan)
@@ -131,20 +131,34 @@ def build(
 
 
 def _first_that_holds(
-    source: Source, plans: Sequence[Recipe], frames: FrameStore, control: ControlRole, work: Path, folder: Path
+    source: Source,
+    plans: Sequence[Recipe],
+    frames: FrameStore,
+    control: ControlRole,
+    work: Path,
+    folder: Path,
+    *,
+    allow_ungated: bool,
 ) -> tuple[Recipe, dict[Mode, Path], Gated, GateResult | None]:
-    """Build recipe after recipe until both graphs hold the gate; the first one again, ungated, if none does."""
+    """Build recipe after recipe until both graphs hold the gate; the first one, ungated, if none does.
+
+    Raises:
+        EdgeskinError: none does, and that is not allowed.
+    """
+    found = []
     for plan in plans:
         models = _quantised(source, plan, frames, work, folder)
         gated, checked = through_the_gate(models, plan, source.record, control)
         if gated.status == "passed":
             return plan, models, gated, checked
         out.note(f"gate: {gated.why}")
-    if len(plans) > 1:
-        plan = plans[0]
-        models = _quantised(source, plan, frames, work, folder)
-        gated, checked = through_the_gate(models, plan, source.record, control)
-    return plan, models, gated, checked
+        found.append((gated, checked))
+    gated, checked = found[0]
+    if not allow_ungated:
+        refuse_ungated(plans[0], checked)
+    if len(plans) > 1:  # the last one's files lie there
+        models = _quantised(source, plans[0], frames, work, folder)
+    return plans[0], models, gated, checked
 
 
 def settled(search: SearchResult, plan: Recipe) -> SearchResult:
