@@ -54,7 +54,7 @@ def speed(
     return Speed(
         machine=provenance.processor() or provenance.machine(),
         threads=int(sessions[best].describe()["threads"]),
-        p50_ms={f"{kind}, {hint}": round(value, 4) for (kind, hint), value in p50.items()},
+        p50_ms={f"{kind}, {hint}": round(value, 6) for (kind, hint), value in p50.items()},
         ratio=Estimate(value=found_ratio.value, low=found_ratio.low, high=found_ratio.high),
         int8_is_faster=faster,
         why=why,
