@@ -10,6 +10,7 @@ timed in turns in one process. Bundles are written whatever the gate says; the t
 import argparse
 import json
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -57,17 +58,28 @@ class Model:
     @property
     def bytes(self) -> int:
         """Size of the graph's files."""
-        return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.stem}.*"))
+        return sum(len(data) for data in self._files())
+
+    @property
+    def deflated(self) -> int:
+        """The same after zlib, as in an update sent to a device."""
+        return sum(len(zlib.compress(data)) for data in self._files())
+
+    def _files(self) -> list[bytes]:
+        return [file.read_bytes() for file in sorted(self.path.parent.glob(f"{self.path.stem}.*"))]
 
 
-def exported(run: Path, work: Path, budget: str, epochs: int, pairs: int) -> dict[tuple[str, str], Bundle]:
-    """Bundles by target and way."""
+Bundles = dict[tuple[str, str], Bundle]  # by target and way
+
+
+def exported(run: Path, work: Path, budget: str, qat: QatSpec | None, pairs: int) -> tuple[Bundles, dict[str, str]]:
+    """Bundles, and why others could not be built."""
     ways: dict[str, dict[str, Any]] = {"PTQ": {}}
     if budget:
         ways["searched"] = {"budget_s": seconds(budget)}
-    if epochs:
-        ways["QAT"] = {"qat": QatSpec(epochs=epochs)}
-    found = {}
+    if qat:
+        ways["QAT"] = {"qat": qat}
+    found, refused = {}, {}
     for target in TARGETS:
         for way, options in ways.items():
             bundle = work / f"{run.name}-{target}-{way.lower()}"
@@ -76,9 +88,10 @@ def exported(run: Path, work: Path, budget: str, epochs: int, pairs: int) -> dic
                 chain.export(run, target, bundle, tuned=False, allow_ungated=True, calibration_pairs=pairs, **options)
             except EdgeskinError as error:
                 out.note(f"not built: {error.line()}")
+                refused[f"{target} {way}"] = error.line()
                 continue
             found[target, way] = open_bundle(bundle)
-    return found
+    return found, refused
 
 
 def peer(run: Path, work: Path, pairs: int) -> Path:
@@ -110,7 +123,7 @@ def stacked(pair: Pair, how: Any) -> NDArray[np.uint8]:
     return np.stack([prepare(pair.clinical, how), prepare(pair.dermoscopic, how)])
 
 
-def models(bundles: dict[tuple[str, str], Bundle], nncf_file: Path) -> list[Model]:
+def models(bundles: Bundles, nncf_file: Path) -> list[Model]:
     """FP32 of both engines, every bundle, and the peer."""
     found: list[Model] = []
     for (target, way), bundle in bundles.items():
@@ -170,9 +183,9 @@ def timed(found: list[Model]) -> dict[int, list[float]]:
     return in_turns({index: one.open() for index, one in enumerate(found)}, ROUNDS)
 
 
-def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions: int) -> dict[str, Any]:
+def measure(run: Path, work: Path, budget: str, qat: QatSpec | None, pairs: int, lesions: int) -> dict[str, Any]:
     """Everything about one run."""
-    bundles = exported(run, work, budget, epochs, pairs)
+    bundles, refused = exported(run, work, budget, qat, pairs)
     manifest = next(iter(bundles.values())).manifest
     found = models(bundles, peer(run, work, pairs))
     _, roles = chain.load_roles(manifest.data)
@@ -183,7 +196,7 @@ def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions
     spent = timed(found)
     fp32 = [i for i, one in enumerate(found) if one.way == "FP32"]
     best = min(fp32, key=lambda i: median(spent[i]))
-    size = min(found[i].bytes for i in fp32)
+    size, deflated = min(found[i].bytes for i in fp32), min(found[i].deflated for i in fp32)
     rows = []
     for index, one in enumerate(found):
         against = ratio(spent[index], spent[best], repeats=1000)
@@ -194,6 +207,7 @@ def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions
                 "precision_hint": one.hint,
                 "bytes": one.bytes,
                 "size_ratio": one.bytes / size,
+                "deflated_ratio": one.deflated / deflated,
                 "p50_ms": median(spent[index]),
                 "latency_ratio": {"value": against.value, "low": against.low, "high": against.high},
                 "gate": one.gate,
@@ -221,6 +235,15 @@ def measure(run: Path, work: Path, budget: str, epochs: int, pairs: int, lesions
             for (target, way), bundle in bundles.items()
             if way == "searched" and (evidence := bundle.evidence()) and evidence.search
         },
+        "qat": next(
+            (
+                {**evidence.qat.to_json(), "options": qat.to_json()}
+                for (_, way), bundle in bundles.items()
+                if qat and way == "QAT" and (evidence := bundle.evidence()) and evidence.qat
+            ),
+            None,
+        ),
+        "not_built": refused,
         "models": rows,
     }
 
@@ -233,16 +256,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="10m", help="of each search; empty: no search")
     parser.add_argument("--qat-epochs", type=int, default=0, help="0: no QAT")
+    parser.add_argument("--qat-pairs", type=int, default=0, help="of the train role; 0: all")
     parser.add_argument("--calibration-pairs", type=int, default=300)
     parser.add_argument("--lesions", type=int, default=0, help="of the test role, evenly drawn; 0: all")
     given = parser.parse_args()
+    qat = QatSpec(epochs=given.qat_epochs, pairs=given.qat_pairs) if given.qat_epochs else None
     given.work.mkdir(parents=True, exist_ok=True)
     done = json.loads(given.out.read_text()) if given.out.is_file() else {"networks": []}
     networks = {one["run"]: one for one in done["networks"]}
     for run in given.runs:
-        networks[run.name] = measure(
-            run, given.work, given.budget, given.qat_epochs, given.calibration_pairs, given.lesions
-        )
+        networks[run.name] = measure(run, given.work, given.budget, qat, given.calibration_pairs, given.lesions)
         record = {
             "format": FORMAT,
             "command": "python benchmarks/int8_proof.py " + " ".join(sys.argv[1:]),

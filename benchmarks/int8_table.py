@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
-COLUMNS = ("", "MB", "p50 ms", "against the fastest FP32", "macro-F1", "balanced accuracy", "melanoma AUC")
+SIZES = ("", "MB (of FP32)", "deflated")
+COLUMNS = (*SIZES, "p50 ms", "against the fastest FP32", "macro-F1", "balanced accuracy", "melanoma AUC")
 MORE = ("diagnoses that flip", "to or from melanoma", "gate")
 
 
@@ -32,6 +33,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{TITLES[model['target']]} {model['way']}",
         f"{model['bytes'] / 1e6:.1f} ({model['size_ratio']:.2f})",
+        f"{model['deflated_ratio']:.2f}",
         f"{model['p50_ms']:.2f}",
         f"{against['value']:.2f} [{against['low']:.2f}, {against['high']:.2f}]",
         f"{model['macro_f1']:.3f}",
@@ -54,6 +56,14 @@ def _conditions(network: dict[str, Any]) -> str:
         whole = "" if search["complete"] else ", cut short by its budget"
         searched.append(f"{TITLES[target]} `{search['chosen']}` after {search['spent_s']:.0f} s{whole}{kept}")
     told = f" Search: {'; '.join(searched)}." if searched else ""
+    if tuned := network["qat"]:
+        drawn = tuned["options"]["pairs"]
+        told += (
+            f" QAT: {tuned['epochs']} epochs on {f'{drawn:,} pairs' if drawn else 'all pairs'} of role train, "
+            f"learning rate {tuned['learning_rate']:g}."
+        )
+    for what, why in network["not_built"].items():
+        told += f" Not built: {what}: {why}."
     roles, scored = network["roles"], network["models"][0]
     return (
         f"{network['backbone']} at {network['size_px']} px, {network['parameters'] / 1e6:.2f} M parameters, "

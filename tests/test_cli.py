@@ -110,6 +110,7 @@ def test_bundles_carry_no_patient_image_and_no_path(made):
     model = (made / "openvino" / "model" / "pair.xml").read_text()
     assert str(ROOT) not in model
     assert str(made) not in model
+    assert not re.search(r">\s+<", model.strip())
     onnx_bytes = (made / "onnxruntime" / "model" / "pair.onnx").read_bytes()
     assert str(ROOT).encode() not in onnx_bytes
 

@@ -65,9 +65,31 @@ def build(model: Path, out: Path, recipe: Recipe, stem: str | None = None) -> tu
     for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
+    _share_constants(graph.graph)
     name = f"{stem or model.stem}.onnx"
     write_atomic(out / name, graph.SerializeToString(deterministic=True))
     return (name,)
+
+
+def _share_constants(graph: Any) -> None:
+    """Keep one of equal constants, of which Q/DQ graphs are full: zero points of layers of the same width."""
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return  # a branch or loop takes constants by name, out of sight
+    public = {value.name for value in (*graph.input, *graph.output)}
+    kept: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in graph.initializer:
+        nameless = type(tensor)()
+        nameless.CopyFrom(tensor)
+        nameless.ClearField("name")
+        if tensor.name not in public:
+            renamed[tensor.name] = kept.setdefault(nameless.SerializeToString(deterministic=True), tensor.name)
+    unique = [tensor for tensor in graph.initializer if renamed.get(tensor.name, tensor.name) == tensor.name]
+    del graph.initializer[:]
+    graph.initializer.extend(unique)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
 
 
 def open(path: Path, *, threads: int = 0, cache: Path | None = None, precision_hint: str = "f32") -> Session:

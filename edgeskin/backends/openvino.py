@@ -29,6 +29,7 @@ _MULTIPLYING = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
 _REORDERS = {"Reorder", "Convert"}
 _SILENT = {"Const", "Input", "Output", "Reshape"}  # nothing is computed there
 _COUNTED = re.compile(r"(?<![^/])([A-Z][A-Za-z0-9]*)_\d+(?=$|/)")  # the engine's own naming: Type_number
+_BETWEEN_TAGS = re.compile(r"(?<=>)\s+(?=<)")  # a third of the text
 _WORDS = {"u8": INT8, "i8": INT8, "f32": FP32, "bf16": BF16, "f16": FP16}
 
 
@@ -72,7 +73,7 @@ def save(graph: Any, out: Path, stem: str) -> tuple[str, str]:
         # The engine's version, conversion parameters and paths of the building machine belong to the manifest.
         text = xml.read_text(encoding="utf-8")
         head, notes, _ = text.rpartition("</edges>")
-        xml.write_text(f"{head}{notes}\n</net>\n", encoding="utf-8")
+        xml.write_text(_BETWEEN_TAGS.sub("", f"{head}{notes}\n</net>\n"), encoding="utf-8")
     return xml.name, xml.with_suffix(".bin").name
 
 

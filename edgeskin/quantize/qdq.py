@@ -91,9 +91,15 @@ class Hub:
             or not silent.isdisjoint((*node.input, *node.output))
             or (signed and node.op_type == "Add" and not constants.isdisjoint(node.input))  # a bias
         ]
-        options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": signed}
-        if signed:  # what TensorRT parses: no integer bias, and no rounding between a layer and what it fuses with
-            options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": [*MULTIPLYING, "Add"]}
+        # Integer biases: ONNX Runtime's kernels want them, TensorRT refuses them, OpenVINO makes floats of them again.
+        integer_bias = self._recipe.target == "onnxruntime" and not signed
+        options: dict[str, Any] = {
+            "WeightSymmetric": True,
+            "ActivationSymmetric": signed,
+            "QuantizeBias": integer_bias,
+        }
+        if signed:  # what TensorRT fuses: nothing is rounded between a layer and what it fuses with
+            options["OpTypesToExcludeOutputQuantization"] = [*MULTIPLYING, "Add"]
         with quiet():
             quantizer = QDQQuantizer(
                 graph,

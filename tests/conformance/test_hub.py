@@ -353,3 +353,17 @@ def test_calibrators_that_tensorrt_dropped_are_used_nowhere():
     banned = "IInt8" + "Calibrator", "IInt8" + "EntropyCalibrator", "IInt8" + "MinMaxCalibrator"
     for path in [*root.glob("edgeskin/**/*.py"), *root.glob("benchmarks/**/*.py"), *root.glob("tests/**/*.py")]:
         assert not [word for word in banned if word in path.read_text(encoding="utf-8")], path
+
+
+def test_biases_are_integers_only_where_the_engine_wants_them(onnx_models, pairs, tmp_path):
+    sizes = {}
+    for target in ("openvino", "onnxruntime"):
+        recipe = _recipe().model_copy(update={"target": target})
+        path = ptq.quantize(onnx_models[2], pairs, recipe, tmp_path / target)
+        kinds = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+        assert (TensorProto.INT32 in kinds) == (target == "onnxruntime")
+        frames = pairs[24:]
+        built = path.parent / "built" / backends.get(target).build(path, path.parent / "built", recipe)[0]
+        assert metrics.sqnr_db(_logits(onnx_models[2], frames), _logits(built, frames, target)) > 20
+        sizes[target] = path.stat().st_size
+    assert sizes["openvino"] < sizes["onnxruntime"]
