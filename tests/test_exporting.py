@@ -182,6 +182,26 @@ def test_a_search_ends_in_a_recipe_and_its_record(run: Path, tmp_path: Path, tar
     assert (folder / "state.json").is_file()
 
 
+def test_a_search_of_which_nothing_holds_the_gate_is_built_once_and_only_with_leave(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = written(tmp_path, "onnxruntime", STRICT)
+    with pytest.raises(EdgeskinError, match="--allow-ungated"):
+        export(run, "onnxruntime", tmp_path / "b", recipe=recipe, budget_s=5.0)
+    assert not (tmp_path / "b").exists()
+    capfd.readouterr()
+    manifest = export(run, "onnxruntime", tmp_path / "b", recipe=recipe, budget_s=5.0, allow_ungated=True)
+    assert manifest.gated.status == "ungated"
+    assert len(re.findall(r"^gate: .*fails$", capfd.readouterr().err, re.MULTILINE)) == 1
+    evidence = open_bundle(tmp_path / "b").evidence()
+    assert evidence is not None
+    assert evidence.search is not None
+    assert {one.gate for one in evidence.search.candidates} == {"fails"}
+    chosen = next(one for one in evidence.search.candidates if one.name == evidence.search.chosen)
+    assert chosen.why_not == ""
+    assert manifest.recipe.keep_fp32 == chosen.recipe.keep_fp32
+
+
 def test_quantisation_aware_training_comes_before_the_same_export(run: Path, tmp_path: Path) -> None:
     spec = QatSpec(epochs=1, pairs=16, batch_pairs=8, calibration_pairs=8, workers=0, accelerator="cpu")
     manifest = export(run, "onnxruntime", tmp_path / "b", recipe=written(tmp_path, "onnxruntime", WIDE), qat=spec)

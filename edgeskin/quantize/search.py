@@ -108,7 +108,8 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe
     The gate is asked of the pair graph here; the whole gate, both graphs, is for the build to ask.
 
     Returns:
-        Recipes in the order in which to build and gate them, and the record of the search.
+        Recipes that hold it in the order in which to build and gate them, or the best alone if none does; and the
+        record of the search.
     """
     import onnx
 
@@ -130,7 +131,8 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe
     _time(trials, tried, in_turns)
     order = ranked(tried)
     best = order[0]
-    return [one.recipe.model_copy(update={"name": base.name}) for one in order], SearchResult(
+    worth = [one for one in order if one.gate != "fails"] or [best]
+    return [one.recipe.model_copy(update={"name": base.name}) for one in worth], SearchResult(
         role=trials.role,
         role_sha256=role_hash(pair.lesion_id for pair in trials.control.pairs),
         lesions=len(trials.control.pairs),
@@ -301,7 +303,8 @@ def _keeping(recipe: Recipe, paths: Sequence[str]) -> Recipe:
 
 def _paths(recipe: Recipe) -> list[str]:
     """Module paths out of keep_fp32, as far as they are plain ones."""
-    return [one.removeprefix("^").removesuffix("[./]").replace("\\", "") for one in recipe.keep_fp32]
+    plain = [one for one in recipe.keep_fp32 if one.startswith("^") and one.endswith("[./]")]
+    return [one.removeprefix("^").removesuffix("[./]").replace("\\", "") for one in plain]
 
 
 def _revert(
