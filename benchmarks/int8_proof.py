@@ -29,7 +29,6 @@ from edgeskin.files import pretty_json, write_atomic
 from edgeskin.model.checkpoint import read_record
 from edgeskin.opening import Bundle, open_bundle
 from edgeskin.preprocess import prepare
-from edgeskin.proving import hint_of
 from edgeskin.spec.duration import seconds
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.qat import QatSpec
@@ -134,7 +133,7 @@ def models(bundles: Bundles, nncf_file: Path) -> list[Model]:
             found += [Model(target, "FP32" if hint == "f32" else "BF16", file, hint) for hint in hints]
         gate = manifest.gated
         file = bundle.path(manifest.graphs["pair"].file)
-        found.append(Model(target, way, file, hint_of(manifest.recipe), gate.status, gate.why))
+        found.append(Model(target, way, file, manifest.recipe.precision_hint, gate.status, gate.why))
         if manifest.recipe.inference_precision == "auto":
             found.append(Model(target, f"{way}, rest BF16", file, "bf16", "", ""))
     found.append(Model("openvino", PEER, nncf_file, "default"))

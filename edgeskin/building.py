@@ -14,7 +14,7 @@ from edgeskin.data.pairs import Pair
 from edgeskin.data.roles import Roles, role_hash
 from edgeskin.files import canonical_json, os_errors, sha256_bytes
 from edgeskin.preprocess import prepare
-from edgeskin.proving import ControlRole, answers, audited, hint_of, refuse_ungated, through_the_gate, timed
+from edgeskin.proving import ControlRole, answers, audited, refuse_ungated, through_the_gate, timed
 from edgeskin.quantize.store import FrameStore
 from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.evidence import Evidence, Tuned
@@ -254,7 +254,7 @@ def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[G
     from edgeskin.data.phantom import cases
     from edgeskin.data.phantom_draw import draw
 
-    session = backends.get(plan.target).open(model, precision_hint=hint_of(plan))
+    session = backends.get(plan.target).open(model, precision_hint=plan.precision_hint)
     found: list[tuple[float, Golden]] = []
     for number, case in enumerate(out.track(cases(_GOLDEN_DRAWN, seed=7), f"golden cases {mode}")):
         views = draw(case.latent, max(160, record.preprocess.height))

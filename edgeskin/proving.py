@@ -34,17 +34,14 @@ class ControlRole:
     reference: Logits
 
 
-def hint_of(plan: Recipe) -> str:
-    """The precision of what is not INT8, as far as the recipe fixes it: what is proven runs in it."""
-    return "f32" if plan.inference_precision == "auto" else plan.inference_precision
-
-
 def answers(
     models: Mapping[Mode, Path], plan: Recipe, frames: FrameStore, paired: NDArray[np.bool_], what: str
 ) -> Logits:
     """Logits of every lesion in both modes, by the target's own engine."""
     backend = backends.get(plan.target)
-    sessions: dict[Mode, Session] = {mode: backend.open(models[mode], precision_hint=hint_of(plan)) for mode in MODES}
+    sessions: dict[Mode, Session] = {
+        mode: backend.open(models[mode], precision_hint=plan.precision_hint) for mode in MODES
+    }
     found = {
         mode: np.full((len(frames), IMAGES[mode], session.logits), np.nan, np.float32)
         for mode, session in sessions.items()
@@ -81,7 +78,7 @@ def audited(models: Mapping[Mode, Path], plan: Recipe) -> AuditResult:
     found = {}
     engine: dict[str, str] = {}
     for mode in MODES:
-        session = backend.open(models[mode], precision_hint=hint_of(plan))
+        session = backend.open(models[mode], precision_hint=plan.precision_hint)
         engine = session.describe()
         found[mode] = auditing.audit_session(session, models[mode])
     result = auditing.check(found, plan.int8_macs_floor, engine)

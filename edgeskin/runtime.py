@@ -142,10 +142,10 @@ class Classifier:
         return self._sessions[mode]
 
     def _hint(self) -> str:
-        asked = self.manifest.recipe.inference_precision
-        if asked != "auto":
-            return asked
-        return self.tuning.precision_hint if self.tuning else "f32"
+        recipe = self.manifest.recipe
+        if recipe.inference_precision == "auto" and self.tuning:
+            return self.tuning.precision_hint
+        return recipe.precision_hint
 
     def prepare(self, photo: Photo) -> Frame:
         """A path, PIL image or uint8 array [H, W, 3] as the frame uint8 [height, width, 3] that the graph takes."""

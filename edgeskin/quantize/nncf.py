@@ -13,8 +13,8 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.quantize.calibration import CalibrationFrames, Frames
 from edgeskin.quantize.graph import is_transformer, settle_names
 from edgeskin.quantize.nodes import same_origin
-from edgeskin.quantize.quiet import quiet
 from edgeskin.quantize.ranges import overflow
+from edgeskin.quiet import quiet
 from edgeskin.spec.recipe import Recipe
 
 # NNCF gives a tensor that was 0 on every frame this range: a scale out of the air.

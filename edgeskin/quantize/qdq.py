@@ -15,8 +15,8 @@ from edgeskin.quantize.bias import correct_biases, mean_inputs
 from edgeskin.quantize.calibration import CalibrationFrames, Frames, calibration_frames
 from edgeskin.quantize.graph import MULTIPLYING, interface, load, settle_names
 from edgeskin.quantize.nodes import same_origin
-from edgeskin.quantize.quiet import quiet
 from edgeskin.quantize.ranges import Ranges, Step, measure
+from edgeskin.quiet import quiet
 from edgeskin.spec.recipe import Recipe
 
 # What gains from INT8 on a CPU, and what lies between two such nodes and would else force a change of type.

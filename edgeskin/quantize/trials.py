@@ -168,8 +168,7 @@ class Trials:
 
     def session(self, model: Path, recipe: Recipe) -> backends.Session:
         """The model opened with the recipe's precision."""
-        hint = "f32" if recipe.inference_precision == "auto" else recipe.inference_precision
-        return self.backend.open(model, threads=self.threads, precision_hint=hint)
+        return self.backend.open(model, threads=self.threads, precision_hint=recipe.precision_hint)
 
     def logits(self, session: backends.Session, control: Control, step: Callable[[int], None]) -> Logits:
         """Logits [lesions, 2, K] of the control lesions."""

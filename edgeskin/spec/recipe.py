@@ -38,6 +38,11 @@ class Recipe(Spec):
     int8_macs_floor: float = Field(default=0.0, ge=0, le=1)
     gate: GateSpec | None = None  # without one an INT8 bundle is written only with --allow-ungated
 
+    @property
+    def precision_hint(self) -> str:
+        """For a session: what the recipe fixes; "f32" where it leaves the choice to a tuning."""
+        return "f32" if self.inference_precision == "auto" else self.inference_precision
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.precision == "int8") != (self.quantizer != "none"):

@@ -9,11 +9,7 @@ A weight is rounded before its batch norm is folded. That is the grid of the fol
 output channel by a number, and with it that channel's greatest weight, which is the scale.
 """
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +21,7 @@ from torch import Tensor, nn
 from edgeskin import out
 from edgeskin.errors import EdgeskinError, missing_extra
 from edgeskin.model.network import PairNetwork
+from edgeskin.quiet import quiet
 
 
 def fake_quantised(network: PairNetwork, frames: Sequence[NDArray[np.uint8]], weight_bits: int = 8) -> PairNetwork:
@@ -45,7 +42,7 @@ def fake_quantised(network: PairNetwork, frames: Sequence[NDArray[np.uint8]], we
         raise missing_extra("nncf", "export")
     if not frames:
         raise EdgeskinError("no calibration pairs", got=0, fix="enlarge the calibration role")
-    with _quiet(), out.progress("calibrating", len(frames)) as step:
+    with quiet(), out.progress("calibrating", len(frames)) as step:
         import nncf
         from nncf.quantization.advanced_parameters import (
             AdvancedQuantizationParameters,
@@ -167,19 +164,3 @@ def _rounded(quantiser: Any, name: str, weight_bits: int) -> nn.Module:
         )
     low, high = int(quantiser.level_low), int(quantiser.level_high)
     return RoundedActivation(max(float(scale.max()), 1e-12) / high, low, high)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's own bars, remarks and warnings off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

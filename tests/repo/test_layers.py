@@ -32,6 +32,7 @@ CORE = {
     "out",
     "preprocess",
     "provenance",
+    "quiet",
     "runtime",
     "scoring",
     "spec",

@@ -1,4 +1,4 @@
-"""Silence around quantisers that talk."""
+"""Silence around libraries that talk: quantisers above all."""
 
 import contextlib
 import io
