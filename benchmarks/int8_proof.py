@@ -264,10 +264,10 @@ def main() -> int:
     done = json.loads(given.out.read_text()) if given.out.is_file() else {"networks": []}
     networks = {one["run"]: one for one in done["networks"]}
     for run in given.runs:
-        networks[run.name] = measure(run, given.work, given.budget, qat, given.calibration_pairs, given.lesions)
+        found = measure(run, given.work, given.budget, qat, given.calibration_pairs, given.lesions)
+        networks[run.name] = {"command": "python benchmarks/int8_proof.py " + " ".join(sys.argv[1:]), **found}
         record = {
             "format": FORMAT,
-            "command": "python benchmarks/int8_proof.py " + " ".join(sys.argv[1:]),
             "processor": provenance.processor(),
             "cores": backends.usable_cores(),
             "versions": provenance.versions(),

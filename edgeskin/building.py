@@ -41,6 +41,18 @@ class Source:
     graphs: Mapping[Mode, Path]
 
 
+@dataclass(frozen=True)
+class Request:
+    """What was asked of an export, beside its recipe."""
+
+    name: str  # of the bundle
+    sha256: str  # of everything that was asked
+    budget_s: float  # of a search; 0: none
+    tuned: Tuned | None  # the fine-tuning that made the source
+    timing: bool
+    allow_ungated: bool
+
+
 def onnx_graphs(run: Path, record: Checkpoint, identity: str, opset: int) -> dict[Mode, Path]:
     """Both FP32 graphs of the checkpoint, exported once and kept in the run for every target."""
     from edgeskin.backends import torch as torch_backend
@@ -63,13 +75,7 @@ def build(
     roles: Roles,
     usable: list[Pair],
     work: Path,
-    name: str,
-    request: str,
-    budget_s: float,
-    tuned: Tuned | None,
-    *,
-    timing: bool,
-    allow_ungated: bool,
+    asked: Request,
 ) -> Draft:
     """Quantise, prove, and lay out what goes into the bundle. The reference is the teacher in FP32."""
     record, folder = source.record, work / "bundle"
@@ -83,15 +89,15 @@ def build(
         frames = stored(teacher, "calibration", usable)
         control = _control(teacher, roles["control"], fp32, plan)
         plans = [plan]
-        if budget_s:
-            plans, search = _searched(source, plan, frames, control, budget_s)
+        if asked.budget_s:
+            plans, search = _searched(source, plan, frames, control, asked.budget_s)
         plan, models, gated, checked = _first_that_holds(
-            source, plans[:_BUILT], frames, control, work, folder, allow_ungated=allow_ungated
+            source, plans[:_BUILT], frames, control, work, folder, allow_ungated=asked.allow_ungated
         )
         if search is not None:
             search = settled(search, plan)
         audit = audited(models, plan)
-        speed = timed(models["pair"], fp32["pair"], plan) if timing else None
+        speed = timed(models["pair"], fp32["pair"], plan) if asked.timing else None
         if speed is not None and not speed.int8_is_faster:
             out.note(f"INT8 is not shipped: {speed.why}; the bundle runs in FP32")
             shutil.rmtree(folder / "model")
@@ -107,7 +113,7 @@ def build(
     }
     golden = [case for mode, path in models.items() for case in _golden(path, mode, plan, record)]
     return Draft(
-        name=name,
+        name=asked.name,
         folder=folder,
         graphs=core,
         reference=reference,
@@ -115,7 +121,7 @@ def build(
         recipe=plan,
         checkpoint=record,
         gated=gated,
-        evidence=Evidence(bundle=name, gate=checked, audit=audit, search=search, speed=speed, qat=tuned),
+        evidence=Evidence(bundle=asked.name, gate=checked, audit=audit, search=search, speed=speed, qat=asked.tuned),
         provenance=Provenance(
             checkpoint_sha256=source.identity,
             checkpoint_weights_sha256=record.weights_sha256,
@@ -125,7 +131,7 @@ def build(
             created=provenance.now(),
             calibration_sha256=role_hash(p.lesion_id for p in usable) if plan.precision == "int8" else "",
             calibration_pairs=len(usable) if plan.precision == "int8" else 0,
-            request_sha256=request,
+            request_sha256=asked.sha256,
         ),
     )
 

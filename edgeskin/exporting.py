@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from edgeskin import backends, catalog, out, provenance
-from edgeskin.building import Source, build, onnx_graphs
+from edgeskin.building import Request, Source, build, onnx_graphs
 from edgeskin.bundle import add_tuning, open_bundle, write_bundle
 from edgeskin.data import registry
 from edgeskin.data.pairs import Pair, PairSet
@@ -77,8 +77,8 @@ def export(
     shutil.rmtree(work / "bundle", ignore_errors=True)
     try:
         with os_errors(work):
-            draft = build(teacher, source, plan, roles, usable, work, bundle.name, request, budget_s, tuning,
-                           timing=tuned, allow_ungated=allow_ungated)  # fmt: skip
+            asked = Request(bundle.name, request, budget_s, tuning, timing=tuned, allow_ungated=allow_ungated)
+            draft = build(teacher, source, plan, roles, usable, work, asked)
             manifest = write_bundle(bundle, draft)
     finally:
         shutil.rmtree(work, ignore_errors=True)
