@@ -55,7 +55,7 @@ class Model:
         return backends.get(self.target).open(self.path, precision_hint=self.hint)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size of the graph's files."""
         return sum(len(data) for data in self._files())
 
@@ -195,7 +195,7 @@ def measure(run: Path, work: Path, budget: str, qat: QatSpec | None, pairs: int,
     spent = timed(found)
     fp32 = [i for i, one in enumerate(found) if one.way == "FP32"]
     best = min(fp32, key=lambda i: median(spent[i]))
-    size, deflated = min(found[i].bytes for i in fp32), min(found[i].deflated for i in fp32)
+    size, deflated = min(found[i].size for i in fp32), min(found[i].deflated for i in fp32)
     rows = []
     for index, one in enumerate(found):
         against = ratio(spent[index], spent[best], repeats=1000)
@@ -204,8 +204,8 @@ def measure(run: Path, work: Path, budget: str, qat: QatSpec | None, pairs: int,
                 "target": one.target,
                 "way": one.way,
                 "precision_hint": one.hint,
-                "bytes": one.bytes,
-                "size_ratio": one.bytes / size,
+                "bytes": one.size,
+                "size_ratio": one.size / size,
                 "deflated_ratio": one.deflated / deflated,
                 "p50_ms": median(spent[index]),
                 "latency_ratio": {"value": against.value, "low": against.low, "high": against.high},

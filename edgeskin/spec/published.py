@@ -5,9 +5,14 @@ from typing import Any
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
+from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.result import VerifyResult
 
-PUBLISHED: dict[str, type[Spec]] = {"bench.schema.json": BenchResult, "verify.schema.json": VerifyResult}
+PUBLISHED: dict[str, type[Spec]] = {
+    "bench.schema.json": BenchResult,
+    "evidence.schema.json": Evidence,
+    "verify.schema.json": VerifyResult,
+}
 FOLDER = Path(__file__).parent
 
 

@@ -30,7 +30,7 @@ def misfits(value: Any, rule: dict[str, Any], root: dict[str, Any], where: str =
         return [] if not all(tried) else min(tried, key=len)
     known = {"type", "properties", "required", "additionalProperties", "items", "prefixItems", "enum", "const"}
     known |= {"title", "description", "default", "minimum", "exclusiveMinimum", "maximum", "propertyNames"}
-    known |= {"minItems", "maxItems", "minLength", "pattern", "$defs", "$schema", "$id"}
+    known |= {"minItems", "maxItems", "minLength", "minProperties", "pattern", "$defs", "$schema", "$id"}
     assert set(rule) <= known, f"{where}: teach this test the keywords {sorted(set(rule) - known)}"
     types = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
     wanted = rule.get("type")
@@ -41,6 +41,7 @@ def misfits(value: Any, rule: dict[str, Any], root: dict[str, Any], where: str =
     if ("const" in rule and value != rule["const"]) or ("enum" in rule and value not in rule["enum"]):
         found.append(f"{where}: {value!r}")
     if isinstance(value, dict):
+        found += [f"{where}: too few"] if len(value) < rule.get("minProperties", 0) else []
         fields, others = rule.get("properties", {}), rule.get("additionalProperties", True)
         found += [f"{where}: no {name}" for name in rule.get("required", ()) if name not in value]
         for name, inner in value.items():
