@@ -14,7 +14,7 @@ from edgeskin.data.pairs import Pair
 from edgeskin.data.roles import Roles, role_hash
 from edgeskin.files import canonical_json, os_errors, sha256_bytes
 from edgeskin.preprocess import prepare
-from edgeskin.proving import ControlRole, answers, audited, refuse_ungated, through_the_gate, timed
+from edgeskin.proving import ControlRole, answers, audited, kept_answers, refuse_ungated, through_the_gate, timed
 from edgeskin.quantize.store import FrameStore
 from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.evidence import Evidence, Tuned
@@ -227,10 +227,15 @@ def _quantised(source: Source, plan: Recipe, frames: FrameStore, work: Path, fol
 
 
 def _control(teacher: Source, pairs: Sequence[Pair], fp32: Mapping[Mode, Path], plan: Recipe) -> ControlRole:
-    """The control role's frames, and what FP32 answers to them in the target's engine."""
+    """The control role's frames, and what FP32 answers to them in the target's engine: asked once for all exports."""
     frames = stored(teacher, "control", pairs, unpaired=True)
     paired = np.array([pair.clinical is not None for pair in pairs])
-    return ControlRole(pairs, frames, paired, answers(fp32, in_fp32(plan), frames, paired, "control role in FP32"))
+    plain = in_fp32(plan)
+    machine = [provenance.processor() or provenance.machine(), backends.usable_cores(), provenance.versions()]
+    key = [teacher.identity, frames.path.name, plain.target, plain.opset, plain.precision_hint, *machine]
+    path = frames.path.parent / f"answers-{sha256_bytes(canonical_json(key).encode())[:12]}.npz"
+    found = kept_answers(path, lambda: answers(fp32, plain, frames, paired, "control role in FP32"))
+    return ControlRole(pairs, frames, paired, found)
 
 
 def _searched(

@@ -1,6 +1,7 @@
 """What a build has to show before it becomes a bundle: gate, audit, speed."""
 
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgeskin import backends, out
 from edgeskin.backends import Session
 from edgeskin.data.pairs import Pair
 from edgeskin.errors import EdgeskinError
+from edgeskin.files import staged_file
 from edgeskin.quantize.gate import gate, refuse, summary
 from edgeskin.quantize.store import FrameStore
 from edgeskin.spec.audit import AuditResult
@@ -50,6 +52,18 @@ def answers(
         for mode, session in sessions.items():
             if paired[number] or mode == "dermoscopic":
                 found[mode][number] = session.run(pair[-IMAGES[mode] :])
+    return found
+
+
+def kept_answers(path: Path, ask: Callable[[], Logits]) -> Logits:
+    """What `path` keeps of an earlier export, or else what `ask` finds, which is kept there."""
+    try:
+        with np.load(path) as kept:
+            return {mode: kept[mode] for mode in MODES}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or damaged
+        found = ask()
+    with staged_file(path) as staged, staged.open("wb") as file:
+        np.savez(file, allow_pickle=False, **found)
     return found
 
 

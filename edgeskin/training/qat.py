@@ -34,6 +34,7 @@ from edgeskin.training.fit import fit, prepare_data
 from edgeskin.training.module import PairTrainer
 from edgeskin.training.train import RUN, class_counts, control_logits, same_run
 
+MEASURED = 160  # lesions of the control role, at most, on which divergences from the teacher are taken
 Logits = tuple[NDArray[np.float64], NDArray[np.float64]]  # of pairs [N, 2, K], of dermoscopic images alone [N, K]
 
 
@@ -175,16 +176,17 @@ def _tune(
     steps = sets.batches * train.epochs
     module = Distiller(student, teacher, loss, schema, train, steps, spec)
 
-    control = roles["control"]
-    wanted = control_logits(teacher, sets.control_frames, control)
-    before = logits_divergence(control_logits(student, sets.control_frames, control), wanted, schema)
+    places = _spread(len(roles["control"]), MEASURED)
+    control, frames = [roles["control"][place] for place in places], sets.control_frames[places]
+    wanted = control_logits(teacher, frames, control)
+    before = logits_divergence(control_logits(student, frames, control), wanted, schema)
     resumable = Resumable(folder)
     fit(module, sets, train, folder, resumable, mixed=False)  # half precision would hide the grid
-    after = logits_divergence(control_logits(student, sets.control_frames, control), wanted, schema)
+    after = logits_divergence(control_logits(student, frames, control), wanted, schema)
 
     tuned = load_network(run, record)
     tuned.load_state_dict(student.state_dict())  # the rounding has no state
-    plain = logits_divergence(control_logits(tuned, sets.control_frames, control), wanted, schema)
+    plain = logits_divergence(control_logits(tuned, frames, control), wanted, schema)
     save_checkpoint(folder, tuned, _record(record, teacher_sha256, resumable.metrics))
     found = QatRecord(
         spec=spec,
@@ -202,6 +204,15 @@ def _tune(
     resumable.clean()
     out.note(f"divergence from FP32 on the control role, fake-quantised: {before:.5f} before, {after:.5f} after")
     return read_record(folder)
+
+
+def _spread(of: int, most: int) -> list[int]:
+    """At most so many places of a sequence, evenly spread.
+
+    >>> _spread(9, 3), _spread(2, 3)
+    ([0, 4, 8], [0, 1])
+    """
+    return list(np.linspace(0, of - 1, min(of, most)).round().astype(int).tolist())
 
 
 def _training(record: Checkpoint, spec: QatSpec, network: PairNetwork) -> TrainSpec:
