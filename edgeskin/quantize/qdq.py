@@ -117,6 +117,7 @@ class Hub:
         quantized = quantizer.model.model
         if signed:
             _free_one_branch(quantized)
+            _cast_first(quantized)
         quantizer.model.topological_sort()
         if self._recipe.bias_correction:
             correct_biases(self._graph, quantized, self.ranges.means)
@@ -203,6 +204,21 @@ def _free_one_branch(quantized: Any) -> None:
     del quantized.graph.node[:], quantized.graph.initializer[:]
     quantized.graph.node.extend(left)
     quantized.graph.initializer.extend(constants)
+
+
+def _cast_first(quantized: Any) -> None:
+    """Make floats of the frames before they are transposed: TensorRT takes uint8 as an input and into a Cast alone."""
+    users: dict[str, list[Any]] = {}
+    for node in quantized.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for turn in users.get("frames", []):
+        after = users.get(turn.output[0], [])
+        if turn.op_type == "Transpose" and len(after) == 1 and after[0].op_type == "Cast":
+            cast, turned = after[0], after[0].output[0]
+            floats = f"{turned}_before_{turn.name}"  # a new name: what the file notes of the old ones no longer holds
+            cast.input[0], cast.output[0] = "frames", floats
+            turn.input[0], turn.output[0] = floats, turned
 
 
 def _symmetric(ranges: Ranges, signed: bool) -> Any:

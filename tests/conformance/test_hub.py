@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeskin import backends, catalog, metrics
 from edgeskin.errors import EdgeskinError
 from edgeskin.quantize import ptq, ranges
+from edgeskin.quantize.lint import lint
 from edgeskin.quantize.qdq import Hub
 from edgeskin.spec.recipe import Recipe
 
@@ -367,3 +368,14 @@ def test_biases_are_integers_only_where_the_engine_wants_them(onnx_models, pairs
         assert metrics.sqnr_db(_logits(onnx_models[2], frames), _logits(built, frames, target)) > 20
         sizes[target] = path.stat().st_size
     assert sizes["openvino"] < sizes["onnxruntime"]
+
+
+@pytest.mark.parametrize("images", [2, 1])
+def test_the_signed_hub_is_what_tensorrt_takes_and_the_unsigned_one_is_not(images, onnx_models, pairs, tmp_path):
+    signed = ptq.quantize(onnx_models[images], pairs, _recipe(activations="int8"), tmp_path / "signed")
+    assert lint(onnx.load(signed), "10.3.0") == ()
+    unsigned = ptq.quantize(onnx_models[images], pairs, _recipe(), tmp_path / "unsigned")
+    found = lint(onnx.load(unsigned), "10.3.0")
+    assert {"uint8", "zero point", "uint8 activation", "integer bias"} <= {one.rule for one in found}
+    names = {node.name for node in onnx.load(unsigned).graph.node}
+    assert {one.node for one in found} <= names
