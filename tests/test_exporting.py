@@ -17,6 +17,7 @@ from edgeskin.data.phantom import write_phantom
 from edgeskin.errors import EdgeskinError
 from edgeskin.opening import open_bundle
 from edgeskin.pictures import flipped
+from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.qat import QatSpec
 from edgeskin.spec.recipe import Recipe
@@ -66,13 +67,18 @@ def export(run: Path, target: str, bundle: Path, **options: object) -> Manifest:
     return chain.export(run, target, bundle, **{"tuned": False, **options})  # type: ignore[arg-type]
 
 
+def proof(bundle: Path) -> Evidence:
+    found = open_bundle(bundle).evidence()
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_bundle_that_holds_its_gate_says_so_and_carries_the_evidence(run: Path, tmp_path: Path, target: str) -> None:
     recipe = written(tmp_path, target, WIDE, int8_macs_floor=0.5)
     manifest = export(run, target, tmp_path / "b", recipe=recipe)
     assert manifest.gated.status == "passed"
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.gate is not None
     assert evidence.gate.passed
     assert evidence.gate.lesions == manifest.roles["control"].lesions
@@ -97,8 +103,7 @@ def test_a_gate_that_does_not_hold_writes_no_bundle(run: Path, tmp_path: Path, t
     manifest = export(run, target, tmp_path / "b", recipe=recipe, allow_ungated=True)
     assert manifest.gated.status == "ungated"
     assert "ece" in manifest.gated.why
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.gate is not None
     assert not evidence.gate.passed
     page = chain.report([tmp_path / "b"], [], [], tmp_path / "r.html")
@@ -150,8 +155,7 @@ def test_int8_that_is_not_faster_is_not_shipped(run: Path, tmp_path: Path, monke
     assert (manifest.precision, manifest.recipe.precision) == ("fp32", "fp32")
     assert manifest.gated.status == "not needed"
     assert "2.00 times as long" in manifest.gated.why
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.speed is not None
     assert not evidence.speed.int8_is_faster
     assert chain.verify(tmp_path / "b", bootstrap=100).passed
@@ -159,8 +163,7 @@ def test_int8_that_is_not_faster_is_not_shipped(run: Path, tmp_path: Path, monke
 
 def test_speed_is_measured_where_the_bundle_is_made(run: Path, tmp_path: Path) -> None:
     manifest = export(run, "onnxruntime", tmp_path / "b", recipe=written(tmp_path, "onnxruntime", WIDE), tuned=True)
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.speed is not None
     assert evidence.speed.machine == (provenance.processor() or provenance.machine())
     assert evidence.speed.int8_is_faster == (manifest.precision == "int8")
@@ -170,8 +173,7 @@ def test_speed_is_measured_where_the_bundle_is_made(run: Path, tmp_path: Path) -
 def test_a_search_ends_in_a_recipe_and_its_record(run: Path, tmp_path: Path, target: str) -> None:
     recipe = written(tmp_path, target, WIDE)
     manifest = export(run, target, tmp_path / "b", recipe=recipe, budget_s=6.0)
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.search is not None
     chosen = next(one for one in evidence.search.candidates if one.name == evidence.search.chosen)
     assert manifest.recipe.keep_fp32 == chosen.recipe.keep_fp32
@@ -193,8 +195,7 @@ def test_a_search_of_which_nothing_holds_the_gate_is_built_once_and_only_with_le
     manifest = export(run, "onnxruntime", tmp_path / "b", recipe=recipe, budget_s=5.0, allow_ungated=True)
     assert manifest.gated.status == "ungated"
     assert len(re.findall(r"^gate: .*fails$", capfd.readouterr().err, re.MULTILINE)) == 1
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.search is not None
     assert {one.gate for one in evidence.search.candidates} == {"fails"}
     chosen = next(one for one in evidence.search.candidates if one.name == evidence.search.chosen)
@@ -205,8 +206,7 @@ def test_a_search_of_which_nothing_holds_the_gate_is_built_once_and_only_with_le
 def test_quantisation_aware_training_comes_before_the_same_export(run: Path, tmp_path: Path) -> None:
     spec = QatSpec(epochs=1, pairs=16, batch_pairs=8, calibration_pairs=8, workers=0, accelerator="cpu")
     manifest = export(run, "onnxruntime", tmp_path / "b", recipe=written(tmp_path, "onnxruntime", WIDE), qat=spec)
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.qat is not None
     assert evidence.qat.checkpoint_sha256 == manifest.provenance.checkpoint_sha256
     assert evidence.qat.teacher_sha256 != evidence.qat.checkpoint_sha256
@@ -228,8 +228,7 @@ def test_flipped_lesions_have_pictures_where_the_data_is(run: Path, tmp_path: Pa
     export(run, "openvino", tmp_path / "b", recipe=written(tmp_path, "openvino", STRICT), allow_ungated=True)
     found = chain.verify(tmp_path / "b", bootstrap=100)
     pictures = flipped(open_bundle(tmp_path / "b"), found)
-    evidence = open_bundle(tmp_path / "b").evidence()
-    assert evidence is not None
+    evidence = proof(tmp_path / "b")
     assert evidence.gate is not None
     named = {
         lesion
