@@ -196,7 +196,7 @@ def _try(trials: Trials, recipes: Sequence[Recipe], tried: list[Candidate], note
         return True
     with out.progress("search: ways to quantise", len(recipes)) as step:
         for number, recipe in enumerate(recipes):
-            if tried and not trials.has_time("effect"):
+            if tried and not trials.has_time("effect", trials.effect_key(recipe)):
                 notes.append(f"the budget ended before {recipe.name}")
                 return False
             try:
@@ -259,11 +259,15 @@ def _rank(trials: Trials, recipe: Recipe, network: Sequence[Part], notes: list[s
     Asked of the Q/DQ hub, whose variants take seconds, whatever the quantizer: how much a block suffers from INT8 is
     a property of the block.
     """
-    if not trials.has_time("variant"):
+    control = trials.control.some(RANKED_LESIONS)
+
+    def key(path: str) -> list[object]:
+        return [trials.key(recipe), len(control.pairs), path]
+
+    if not trials.has_time("variant", key("")):
         notes.append("the budget ended before the blocks were ranked")
         return []
     hub = _hub(trials, recipe)
-    control = trials.control.some(RANKED_LESIONS)
 
     def ask(keep: frozenset[str], name: str) -> dict[str, float]:
         session = _variant(trials, hub, keep, recipe, name)
@@ -272,13 +276,12 @@ def _rank(trials: Trials, recipe: Recipe, network: Sequence[Part], notes: list[s
 
     found: list[LayerEffect] = []
     with out.progress("search: blocks", len(network)) as step:
-        whole = trials.once("variant", [trials.key(recipe), len(control.pairs), ""], lambda: ask(frozenset(), "whole"))
+        whole = trials.once("variant", key(""), lambda: ask(frozenset(), "whole"))
         for number, part in enumerate(network):
-            if not trials.has_time("variant"):
+            if not trials.has_time("variant", key(part.path)):
                 notes.append(f"the budget ended after {len(found)} of {len(network)} blocks were ranked")
                 break
-            key = [trials.key(recipe), len(control.pairs), part.path]
-            one = trials.once("variant", key, partial(ask, part.nodes, f"block-{number}"))
+            one = trials.once("variant", key(part.path), partial(ask, part.nodes, f"block-{number}"))
             found.append(
                 LayerEffect(
                     group=part.path,
@@ -360,7 +363,8 @@ def _slower(
         names = part.path.split(".")
         first = next((i for i, name in enumerate(names) if name.isdigit()), len(names) - 1)
         stages.setdefault(".".join(names[: first + 1]), set()).update(part.nodes)
-    if not trials.has_time("timing"):
+    key = [trials.key(recipe), sorted(stages)]
+    if not trials.has_time("timing", key):
         notes.append("the budget ended before stages were timed in both precisions")
         return {}
 
@@ -373,5 +377,5 @@ def _slower(
         whole = median(spent[""])
         return {path: round(whole / median(spent[path]), 4) for path in stages}
 
-    found: dict[str, float] = trials.once("timing", [trials.key(recipe), sorted(stages)], ask)
+    found: dict[str, float] = trials.once("timing", key, ask)
     return found

@@ -127,13 +127,15 @@ class Trials:
         """How many answers an earlier run left."""
         return len(self._state["found"])
 
-    def has_time(self, kind: str) -> bool:
-        """Whether another step of this kind, as long as the last one, still fits the budget."""
+    def has_time(self, kind: str, key: Any) -> bool:
+        """Whether this step, if as long as the last of its kind, fits the budget; one whose answer is kept does."""
+        if self._name(kind, key) in self._state["found"]:
+            return True
         return self.spent_s + float(self._state["seconds"].get(kind, 0.0)) <= self.budget_s
 
     def once(self, kind: str, key: Any, work: Callable[[], Any]) -> Any:
         """The stored answer of `work`, plain JSON data, under that key; else do it now and store it."""
-        name = f"{kind} {sha256_bytes(canonical_json(key).encode())[:16]}"
+        name = self._name(kind, key)
         if name not in self._state["found"]:
             begun = time.monotonic()
             self._state["found"][name] = work()
@@ -141,6 +143,10 @@ class Trials:
             self._state["spent_s"] = self.spent_s
             write_atomic(self.folder / STATE, pretty_json(self._state))
         return self._state["found"][name]
+
+    @staticmethod
+    def _name(kind: str, key: Any) -> str:
+        return f"{kind} {sha256_bytes(canonical_json(key).encode())[:16]}"
 
     def model(self, recipe: Recipe) -> Path:
         """The pair graph as this recipe builds it, from the folder if it is there."""
@@ -189,9 +195,12 @@ class Trials:
                 "gate": checked.passed if checked else None,
             }
 
-        spec = recipe.gate.to_json() if recipe.gate else None
-        found: Mapping[str, Any] = self.once("effect", [self.key(recipe), spec], work)
+        found: Mapping[str, Any] = self.once("effect", self.effect_key(recipe), work)
         return Effect.parse(found["effect"], str(self.folder / STATE)), found["gate"]
+
+    def effect_key(self, recipe: Recipe) -> list[Any]:
+        """What distinguishes an effect: the model, and the gate it was put to."""
+        return [self.key(recipe), recipe.gate.to_json() if recipe.gate else None]
 
     def gate(self, recipe: Recipe, logits: Logits) -> GateResult | None:
         """The recipe's gate on the pair graph."""

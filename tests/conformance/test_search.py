@@ -125,6 +125,12 @@ def test_a_killed_search_goes_on_and_gives_the_same(
     (chosen, *_), found = stage.search(again, recipe(target), by_count)
     assert chosen == whole[0][0]
     assert found.model_copy(update={"spent_s": 0}) == whole[1].model_copy(update={"spent_s": 0})
+    # With the budget spent, what is known costs nothing and is used all the same.
+    order, known = stage.search(make(budget_s=0.0, folder=folder), recipe(target), by_count)
+    assert order == whole[0]
+    assert known.complete
+    assert known.ranking == found.ranking
+    assert known.candidates == found.candidates
 
 
 def test_a_search_without_time_still_gives_the_recipe_itself(few: None, make, target: str) -> None:
