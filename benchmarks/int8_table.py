@@ -17,7 +17,7 @@ def table(folder: Path) -> str:
     for network in found["networks"]:
         rows = [(*COLUMNS, *MORE), ("---", *["---:"] * (len(COLUMNS) + len(MORE) - 2), "---")]
         rows += [_row(model) for model in network["models"]]
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts += [f"### {network['backbone']}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
         parts.append(_conditions(network))
     parts.append(
         f"{found['processor']}, {found['cores']} cores, {found['rounds']} rounds in turn; "
