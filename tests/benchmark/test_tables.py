@@ -102,12 +102,17 @@ def test_check_finds_a_stale_page_and_writing_mends_it(
 
 def test_every_result_that_is_committed_is_json_with_a_known_source(tables: ModuleType) -> None:
     for path in (ROOT / "benchmarks" / "results").glob("milk10k-*.json"):
-        assert json.loads(path.read_text())["format"] in ("edgeskin-verify/1", "edgeskin-bench/2")
+        assert json.loads(path.read_text())["format"] in (
+            "edgeskin-verify/1",
+            "edgeskin-bench/2",
+            "edgeskin-evidence/1",
+        )
 
 
 def test_figures_of_a_quantised_network_reach_the_table(tables: ModuleType, results: Path) -> None:
     model = {
         "target": "openvino", "way": "PTQ", "bytes": 4_000_000, "size_ratio": 0.28, "p50_ms": 5.0, "macro_f1": 0.47,
+        "deflated_ratio": 0.26,
         "latency_ratio": {"value": 0.48, "low": 0.47, "high": 0.5}, "balanced_accuracy": 0.5, "target_auc": 0.9,
         "class_flips": 3, "class_flips_interval": [0.002, 0.03], "target_flips": 0,
         "target_flips_interval": [-0.0, 0.01], "sqnr_db": 26.0, "lesions": 300, "target_lesions": 30, "gate": "passed",
@@ -117,14 +122,18 @@ def test_figures_of_a_quantised_network_reach_the_table(tables: ModuleType, resu
         "calibration_pairs": 300, "training": {"epochs": 8}, "roles": {"train": 3000, "control": 400},
         "fastest_fp32": "openvino f32",
         "searches": {"openvino": {"chosen": "a", "spent_s": 61.4, "complete": False, "kept_fp32": ["^x[./]"]}},
+        "qat": {"epochs": 2, "learning_rate": 1e-5, "options": {"pairs": 480}}, "not_built": {"onnxruntime QAT": "no"},
         "models": [model, {**model, "way": "FP32", "sqnr_db": None, "gate": ""}],
     }  # fmt: skip
     versions = {"openvino": "1", "onnxruntime": "2", "nncf": "3"}
     record = {"networks": [network], "processor": "p", "cores": 2, "rounds": 150, "versions": versions}
     (results / "int8.json").write_text(json.dumps(record))
     found = tables.int8(results)
-    assert "| OpenVINO PTQ | 4.0 (0.28) | 5.00 | 0.48 [0.47, 0.50] | 0.470 | 0.500 | 0.900 |" in found
+    assert "| OpenVINO PTQ | 4.0 (0.28) | 0.26 | 5.00 | 0.48 [0.47, 0.50] | 0.470 | 0.500 | 0.900 |" in found
     assert "| 3 = 1.0% [0.2%, 3.0%] | 0 = 0.0% [0.0%, 1.0%] | passed |" in found
     assert "cut short by its budget, in FP32: ^x[./]" in found
     assert "gated on 400 lesions" in found
+    assert "QAT: 2 epochs on 480 pairs of role train, learning rate 1e-05." in found
+    assert "Not built: onnxruntime QAT: no." in found
+    assert found.startswith("### net\n\n|")
     assert found.count("| – | – | – |") == 1
