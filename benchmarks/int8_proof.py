@@ -23,7 +23,7 @@ from edgeskin import backends, chain, decide, metrics, out, provenance
 from edgeskin.backends import Session
 from edgeskin.benchmark.statistics import ratio
 from edgeskin.benchmark.turns import in_turns
-from edgeskin.data.pairs import Pair
+from edgeskin.data.pairs import Pair, evenly
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json, write_atomic
 from edgeskin.model.checkpoint import read_record
@@ -190,7 +190,7 @@ def measure(run: Path, work: Path, budget: str, qat: QatSpec | None, pairs: int,
     _, roles = chain.load_roles(manifest.data)
     unseen = [pair for pair in roles["test"] if pair.clinical is not None]
     if 0 < lesions < len(unseen):  # evenly, as a role may be sorted by class
-        unseen = [unseen[i] for i in np.linspace(0, len(unseen) - 1, lesions).round().astype(int)]
+        unseen = [unseen[i] for i in evenly(len(unseen), lesions)]
     figures = scored(found, manifest, unseen)
     spent = timed(found)
     fp32 = [i for i, one in enumerate(found) if one.way == "FP32"]

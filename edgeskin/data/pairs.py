@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.roles import Role
 from edgeskin.spec.schema import Schema, Task
@@ -82,6 +84,15 @@ class Problems:
 
 
 Loader = Callable[[Path, Schema], PairSet]
+
+
+def evenly(of: int, most: int) -> list[int]:
+    """At most so many places of a role, evenly spread: it may be sorted by class.
+
+    >>> evenly(9, 3), evenly(2, 3)
+    ([0, 4, 8], [0, 1])
+    """
+    return [int(place) for place in np.linspace(0, of - 1, min(of, most)).round()]
 
 
 def require_root(root: Path, needed: list[str], layout: str) -> None:

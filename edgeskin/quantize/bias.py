@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeskin.quantize.graph import attribute
+
 Floats = NDArray[np.float64]
 
 
@@ -55,7 +57,7 @@ def correct_biases(original: Any, quantized: Any, means: Mapping[str, Floats]) -
             continue
         exact = numpy_helper.to_array(constants[before.input[1]]).astype(np.float64)
         rounded = dequantized(makers[node.input[1]], stored)
-        if node.op_type == "Gemm" and not _transposed(node):
+        if node.op_type == "Gemm" and not attribute(node, "transB", 0):
             exact, rounded = exact.T, rounded.T
         shift = mean_error(exact, rounded, means[before.input[0]])
         if node.input[2] in makers:
@@ -76,7 +78,7 @@ def dequantized(node: Any, stored: Mapping[str, Any]) -> Floats:
 
     whole, scale = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in node.input[:2])
     if scale.ndim:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        axis = attribute(node, "axis", 1)
         scale = scale.reshape([-1 if i == axis % whole.ndim else 1 for i in range(whole.ndim)])
     return np.asarray(whole * scale)
 
@@ -99,7 +101,3 @@ def _used_twice(model: Any) -> set[str]:
         for name in node.input:
             (twice if name in seen else seen).add(name)
     return twice
-
-
-def _transposed(gemm: Any) -> bool:
-    return any(a.name == "transB" and a.i == 1 for a in gemm.attribute)

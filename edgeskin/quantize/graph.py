@@ -29,6 +29,16 @@ def load(model: Path) -> Any:
     return graph
 
 
+def attribute(node: Any, name: str, default: int) -> int:
+    """An integer attribute of an onnx.NodeProto."""
+    return next((int(one.i) for one in node.attribute if one.name == name), default)
+
+
+def opset(model: Any) -> int:
+    """Version of the standard operators that an onnx.ModelProto uses; 0 if it names none."""
+    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
 def interface(graph: Any, model: Path) -> tuple[int, int, int, int]:
     """Shape of the input [images, H, W, 3] of an onnx.ModelProto that is one of ours.
 

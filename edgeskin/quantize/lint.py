@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeskin.errors import EdgeskinError
-from edgeskin.quantize.graph import MULTIPLYING
+from edgeskin.quantize.graph import MULTIPLYING, attribute, opset
 
 Effect = Literal["refused", "wrong numbers", "not INT8", "not fused"]
 
@@ -129,17 +129,13 @@ class _Graph:
 Rule = Callable[[Any, _Graph, tuple[int, int]], Iterator[Finding]]
 
 
-def _attribute(node: Any, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
-
-
 def _opset(model: Any, version: tuple[int, int]) -> Iterator[Finding]:
-    opset = next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    used = opset(model)
     newest = max((top for first, top in _NEWEST.items() if first <= version), default=0)
     told = ".".join(map(str, version))
-    if not _OLDEST <= opset <= newest:
-        why = f"opset {opset}, TensorRT {told} takes {_OLDEST} to {newest}"
-        yield Finding("opset", "the graph", "refused", why, f"export with opset {min(max(opset, 17), newest)}")
+    if not _OLDEST <= used <= newest:
+        why = f"opset {used}, TensorRT {told} takes {_OLDEST} to {newest}"
+        yield Finding("opset", "the graph", "refused", why, f"export with opset {min(max(used, 17), newest)}")
 
 
 def _inputs(model: Any) -> Iterator[Finding]:
@@ -210,7 +206,7 @@ def _integers(node: Any, graph: _Graph, version: tuple[int, int]) -> Iterator[Fi
         yield Finding(
             "scale", node.name, "wrong numbers", why, "calibrate again; leave what is always 0 in floating point"
         )
-    if _attribute(node, "block_size", 0):
+    if attribute(node, "block_size", 0):
         yield Finding("blocks", node.name, "refused", "int8 in blocks", "a scale a channel or a tensor")
     elif scale.size > 1:
         yield from _axis(node, graph, weight)
@@ -237,7 +233,7 @@ def _axis(node: Any, graph: _Graph, weight: bool) -> Iterator[Finding]:
         return  # judged where its DequantizeLinear meets the layer
     source = graph.constant(node.input[0])
     rank = source.ndim if source is not None else graph.constant(graph.makers[node.input[0]].input[0]).ndim
-    axis = _attribute(node, "axis", 1) % rank
+    axis = attribute(node, "axis", 1) % rank
     for user, place in graph.users.get(node.output[0], []):
         wanted = _output_axis(user, place, rank)
         if wanted is not None and axis != wanted:
@@ -250,7 +246,7 @@ def _output_axis(layer: Any, place: int, rank: int) -> int | None:
     if place != 1 or layer.op_type not in _LAYERS:
         return None
     if layer.op_type == "Gemm":
-        return 0 if _attribute(layer, "transB", 0) else 1
+        return 0 if attribute(layer, "transB", 0) else 1
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}[str(layer.op_type)]
 
 

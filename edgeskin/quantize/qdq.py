@@ -13,7 +13,7 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file, staged_file, write_atomic
 from edgeskin.quantize.bias import correct_biases, mean_inputs
 from edgeskin.quantize.calibration import CalibrationFrames, Frames, calibration_frames
-from edgeskin.quantize.graph import MULTIPLYING, interface, load, settle_names
+from edgeskin.quantize.graph import MULTIPLYING, interface, load, opset, settle_names
 from edgeskin.quantize.nodes import same_origin
 from edgeskin.quantize.ranges import Ranges, Step, measure
 from edgeskin.quiet import quiet
@@ -138,11 +138,11 @@ def _prepared(model: Path, folder: Path) -> Path:
     if path.is_file():
         return path
     graph = load(model)
-    opset = next((o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset < _OPSET:
+    used = opset(graph)
+    if used < _OPSET:
         raise EdgeskinError(
             "the ONNX file is too old to hold quantised layers",
-            got=f"{model.name}, opset {opset}",
+            got=f"{model.name}, opset {used}",
             possible=f"opset {_OPSET} or newer",
             fix="export it anew",
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import backends, decide, metrics
-from edgeskin.data.pairs import UNLABELLED, Pair
+from edgeskin.data.pairs import UNLABELLED, Pair, evenly
 from edgeskin.files import canonical_json, pretty_json, sha256_bytes, write_atomic
 from edgeskin.quantize.calibration import Frames
 from edgeskin.quantize.gate import gate
@@ -42,7 +42,7 @@ class Control:
         """At most so many of them, evenly spread over the role."""
         if len(self.pairs) <= most:
             return self
-        chosen = np.linspace(0, len(self.pairs) - 1, most).round().astype(int).tolist()
+        chosen = evenly(len(self.pairs), most)
         return Control([self.pairs[i] for i in chosen], [self.frames[i] for i in chosen], self.reference[chosen])
 
 

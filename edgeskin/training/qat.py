@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeskin import out, provenance
-from edgeskin.data.pairs import Pair, PairSet
+from edgeskin.data.pairs import Pair, PairSet, evenly
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, pretty_json, sha256_file, write_atomic
@@ -176,7 +176,7 @@ def _tune(
     steps = sets.batches * train.epochs
     module = Distiller(student, teacher, loss, schema, train, steps, spec)
 
-    places = _spread(len(roles["control"]), MEASURED)
+    places = evenly(len(roles["control"]), MEASURED)
     control, frames = [roles["control"][place] for place in places], sets.control_frames[places]
     wanted = control_logits(teacher, frames, control)
     before = logits_divergence(control_logits(student, frames, control), wanted, schema)
@@ -204,15 +204,6 @@ def _tune(
     resumable.clean()
     out.note(f"divergence from FP32 on the control role, fake-quantised: {before:.5f} before, {after:.5f} after")
     return read_record(folder)
-
-
-def _spread(of: int, most: int) -> list[int]:
-    """At most so many places of a sequence, evenly spread.
-
-    >>> _spread(9, 3), _spread(2, 3)
-    ([0, 4, 8], [0, 1])
-    """
-    return list(np.linspace(0, of - 1, min(of, most)).round().astype(int).tolist())
 
 
 def _training(record: Checkpoint, spec: QatSpec, network: PairNetwork) -> TrainSpec:
