@@ -164,7 +164,7 @@ class PinnedArray:
         memory = (ctypes.c_byte * max(self.nbytes, 1)).from_address(self.pointer)
         weakref.finalize(memory, _cudart().cudaFreeHost, self.pointer).atexit = False
         # A view keeps `memory` alive, so none can outlive what it looks at.
-        self.array: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=memory)
+        self.array: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=memoryview(memory))
 
 
 class Stream(_Handle):
