@@ -1,0 +1,1 @@
+"""From a strongly typed ONNX graph to a TensorRT engine."""
