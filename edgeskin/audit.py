@@ -92,8 +92,10 @@ def join(planned: Sequence[Layer], executed: Sequence[Executed], reorders: int) 
         for word in (INT8, FP32):
             if made := groups.get((place, word)):
                 # A kernel with several products inside (attention) has one precision of its own, that of its inputs:
-                # the products that the file leaves in floating point stay there.
-                ran = FP32 if one.precision == INT8 and word == FP32 and not one.multiplies else one.precision
+                # the products that the file leaves in floating point stay there. Engines differ in whether they count
+                # it as a layer that multiplies; that it does products of both kinds gives it away as well.
+                several = not one.multiplies or (place, INT8) in groups
+                ran = FP32 if one.precision == INT8 and word == FP32 and several else one.precision
                 layers.append(_record(made, one.name, one.kind, word, ran))
         if one.multiplies and not any((place, word) in groups for word in (INT8, FP32)):
             layers.append(_record([], one.name, one.kind, "", one.precision))
