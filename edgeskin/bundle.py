@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, pretty_json, sha256_bytes, sha256_file, staged_dir, staged_file
 from edgeskin.opening import Bundle, listing, open_bundle
+from edgeskin.out import note
+from edgeskin.signing import describe
 from edgeskin.spec.manifest import (
     EVIDENCE,
     FORMAT_VERSION,
     MANIFEST,
     SEAL,
+    SIGNATURE,
     FileEntry,
     Gated,
     GoldenCase,
@@ -145,6 +148,8 @@ def _seal(stage: Path, manifest: Manifest) -> None:
 def add_tuning(path: Path, tuning: Tuning) -> Manifest:
     """Seal a bundle anew with a tuning, which takes the place of an older one of the same processor.
 
+    A signature, which is over the old manifest, goes; a note says so.
+
     Raises:
         EdgeskinError: the bundle does not verify, is a .zip, or the disk refuses.
     """
@@ -158,8 +163,15 @@ def add_tuning(path: Path, tuning: Tuning) -> Manifest:
             if bundle.path(name).is_file():  # a lean bundle lacks its reference
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(bundle.path(name), stage / name)
+        signed = bundle.path(SIGNATURE).is_file()
         _seal(stage, manifest)
-        return open_bundle(stage).manifest
+        sealed = open_bundle(stage).manifest
+    if signed:
+        note(
+            f"{path}: the manifest changed, so its signature was removed; sign it again: "
+            f"edgeskin sign {path} --key NAME.key"
+        )
+    return sealed
 
 
 def _group(name: str) -> Literal["core", "reference"]:
@@ -177,7 +189,8 @@ def _write_golden(stage: Path, case: Golden) -> GoldenCase:
 def pack(path: Path, out_zip: Path, *, lean: bool = False) -> Path:
     """One .zip of a bundle; the same bundle gives the same bytes on every machine.
 
-    Entries are sorted, dated 1980-01-01 and stored uncompressed, as deflate differs between zlib builds.
+    Entries are sorted, dated 1980-01-01 and stored uncompressed, as deflate differs between zlib builds. A signature
+    stays, also in a lean pack: the manifest, which it signs, is the same.
 
     Raises:
         EdgeskinError: the bundle does not verify, or the disk refuses.
@@ -191,7 +204,8 @@ def pack(path: Path, out_zip: Path, *, lean: bool = False) -> Path:
         name for name, entry in bundle.manifest.files.items() if entry.group == "core" or not (lean or bundle.lean)
     ]
     with staged_file(out_zip) as staged, zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted([*names, MANIFEST, SEAL]):
+        signature = [SIGNATURE] if bundle.path(SIGNATURE).is_file() else []
+        for name in sorted([*names, MANIFEST, SEAL, *signature]):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
             info.file_size = bundle.path(name).stat().st_size
@@ -212,6 +226,7 @@ def inspect(bundle: Bundle) -> dict[str, Any]:
     return {
         **{key: plain[key] for key in kept},
         "sha256": bundle.sha256,
+        "signature": describe(bundle),
         "lean": bundle.lean,
         "input": f"uint8 RGB {manifest.preprocess.height}x{manifest.preprocess.width}",
         "schema": schema.name,

@@ -19,12 +19,22 @@ from numpy.typing import NDArray
 from edgeskin.env import cache_dir
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, sha256_bytes, sha256_file
-from edgeskin.spec.manifest import FORMAT_VERSION, MANIFEST, SEAL, FileEntry, GoldenCase, Manifest, safe_name
+from edgeskin.spec.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SEAL,
+    SIGNATURE,
+    FileEntry,
+    GoldenCase,
+    Manifest,
+    safe_name,
+)
 
 if TYPE_CHECKING:
     from edgeskin.spec.evidence import Evidence
 
 _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest is some 20 kB
+SIGNATURE_LIMIT = 4 << 10  # bytes; a signature is 142
 _AGAIN = "copy or export the bundle again"
 
 
@@ -86,6 +96,10 @@ def _damaged(where: str, name: str, how: str) -> EdgeskinError:
     return EdgeskinError(f"tampered or damaged bundle {where}", got=f"{name}: {how}", fix=_AGAIN)
 
 
+def _oversized(where: str, name: str, limit: int) -> EdgeskinError:
+    return _damaged(where, name, f"more than {limit} bytes")
+
+
 def _missing(where: str, name: str) -> EdgeskinError:
     return EdgeskinError(f"incomplete bundle {where}", got=f"no file {name}", fix=_AGAIN)
 
@@ -138,7 +152,9 @@ def listing(root: Path) -> list[str]:
 
 def _check_names(names: Sequence[str], manifest: Manifest, where: str) -> bool:
     """Whether the reference is left out; an unlisted or a missing file is an error."""
-    present, listed = set(names) - {MANIFEST, SEAL}, set(manifest.files)
+    present, listed = set(names) - {MANIFEST, SEAL, SIGNATURE}, set(manifest.files)
+    if SIGNATURE in listed:  # it signs the manifest, which so cannot hold its hash
+        raise EdgeskinError(f"unsafe bundle {where}", got=f"{MANIFEST} lists {SIGNATURE}", fix=_AGAIN)
     if extra := sorted(present - listed):
         raise EdgeskinError(
             f"unlisted file in bundle {where}", got=", ".join(extra[:3]), fix="remove it, or " + _AGAIN, details=extra
@@ -154,6 +170,8 @@ def _verify_folder(root: Path, where: str) -> Bundle:
     if not (root / MANIFEST).is_file():
         raise EdgeskinError("not a bundle", got=f"{where} without {MANIFEST}", fix="pass the folder that holds it")
     names = listing(root)
+    if SIGNATURE in names and (root / SIGNATURE).stat().st_size > SIGNATURE_LIMIT:
+        raise _oversized(where, SIGNATURE, SIGNATURE_LIMIT)
     data = (root / MANIFEST).read_bytes()
     manifest = _parse(data, (root / SEAL).read_bytes() if SEAL in names else None, where)
     lean = _check_names(names, manifest, where)
@@ -213,7 +231,7 @@ def _extract(path: Path, stage: Path) -> None:
                 raise EdgeskinError(
                     "not a bundle", got=f"{where} without {MANIFEST}", fix="make it with `edgeskin pack`"
                 )
-            heads = {name: _read_head(archive, name, where) for name in (MANIFEST, SEAL) if name in names}
+            heads = {name: _read_head(archive, name, where) for name in (MANIFEST, SEAL, SIGNATURE) if name in names}
             manifest = _parse(heads[MANIFEST], heads.get(SEAL), where)
             _check_names(names, manifest, where)
             for name, data in heads.items():
@@ -228,10 +246,11 @@ def _extract(path: Path, stage: Path) -> None:
 
 
 def _read_head(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
+    limit = SIGNATURE_LIMIT if name == SIGNATURE else _MANIFEST_LIMIT
     with archive.open(name) as source:
-        data = source.read(_MANIFEST_LIMIT + 1)
-    if len(data) > _MANIFEST_LIMIT:
-        raise _damaged(where, name, f"more than {_MANIFEST_LIMIT} bytes")
+        data = source.read(limit + 1)
+    if len(data) > limit:
+        raise _oversized(where, name, limit)
     return data
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ import pytest
 
 from edgeskin import bundle as bundles
 from edgeskin import files, opening
-from edgeskin.bundle import Draft, Golden, open_bundle, pack, write_bundle
+from edgeskin.bundle import Draft, Golden, add_tuning, open_bundle, pack, write_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json, sha256_bytes
+from edgeskin.signing import Signature, check, keygen, sign
+from edgeskin.spec.manifest import Tuning
 from edgeskin.spec.train import Checkpoint, TrainSpec
 
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
@@ -313,6 +316,7 @@ def swollen(entries):
         (lambda e: [x for x in e if x[0].filename != "lesions.json"], r"no file lesions\.json"),
         (lambda e: [x for x in e if x[0].filename != "manifest.json"], "not a bundle"),
         (lambda e: [x for x in e if x[0].filename != "manifest.sha256"], r"no file manifest\.sha256"),
+        (lambda e: [*e, (zipfile.ZipInfo("manifest.sig"), b"x" * 4097)], r"manifest\.sig: more than 4096 bytes"),
     ],
 )
 def test_a_bad_archive_leaves_nothing_behind(tmp_path, cache, change, message):
@@ -365,10 +369,112 @@ def test_a_full_cache_is_one_line(tmp_path, cache, monkeypatch):
     assert list((cache / "bundles").iterdir()) == []
 
 
+# Any text of the right form: what a signature proves is asked in tests/test_signing.py.
+SOME_SIGNATURE = Signature(bytes(range(32)), bytes(range(64)))
+
+
+@pytest.fixture
+def signed(tiny) -> Path:
+    (tiny / "manifest.sig").write_text(SOME_SIGNATURE.text())
+    return tiny
+
+
+def some_tuning() -> Tuning:
+    return Tuning(
+        processor="Some CPU", cores=2, engine="onnxruntime 1", threads=2, precision_hint="f32", p50_ms={}, measured=""
+    )
+
+
+def test_a_signature_is_the_one_file_that_is_not_listed(signed, tmp_path):
+    made = open_bundle(signed)
+    assert made == dataclasses.replace(open_bundle(TINY), root=signed)
+    (signed / "model" / "manifest.sig").write_text("x")
+    with pytest.raises(EdgeskinError, match="unlisted file"):
+        open_bundle(signed)
+
+
+@pytest.mark.parametrize("group", ["core", "reference"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_manifest_that_lists_the_signature_is_refused(signed, group, there):
+    entry = {"sha256": sha256_bytes((signed / "manifest.sig").read_bytes()), "size_bytes": 142, "group": group}
+    reseal(signed, lambda m: m["files"].update({"manifest.sig": entry}))
+    if not there:
+        (signed / "manifest.sig").unlink()
+    with pytest.raises(EdgeskinError, match=r"unsafe|manifest\.sig") as caught:
+        open_bundle(signed)
+    one_line(caught)
+
+
+def test_a_signature_that_is_a_link_is_refused(signed, tmp_path):
+    (signed / "manifest.sig").rename(tmp_path / "elsewhere.sig")
+    (signed / "manifest.sig").symlink_to(tmp_path / "elsewhere.sig")
+    with pytest.raises(EdgeskinError, match=r"manifest\.sig is a symbolic link"):
+        open_bundle(signed)
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_packing_keeps_a_signature_and_stays_reproducible(signed, tmp_path, lean):
+    first = pack(signed, tmp_path / "a.zip", lean=lean)
+    made = open_bundle(first)
+    assert made.path("manifest.sig").read_text() == SOME_SIGNATURE.text()
+    assert (made.lean, made.sha256) == (lean, open_bundle(TINY).sha256)
+    for path in signed.rglob("*"):
+        os.utime(path, (1, 1))
+    assert pack(signed, tmp_path / "b.zip", lean=lean).read_bytes() == first.read_bytes()
+    assert pack(first, tmp_path / "c.zip").read_bytes() == first.read_bytes()
+    unsigned = pack(TINY, tmp_path / "d.zip", lean=lean)
+    assert len(unsigned.read_bytes()) < len(first.read_bytes())
+
+
+def test_signing_and_packing_again_gives_the_same_archive(tmp_path):
+    maker = keygen(tmp_path / "maker")
+    archives = []
+    for name in ("a", "b"):
+        folder = Path(shutil.copytree(TINY, tmp_path / name))
+        sign(folder, maker.private)
+        archives.append(pack(folder, tmp_path / f"{name}.zip").read_bytes())
+    assert archives[0] == archives[1]
+    assert check(tmp_path / "a.zip", maker.public).fingerprint == maker.fingerprint
+
+
+def test_tuning_drops_a_signature_and_says_how_to_sign_again(signed, capsys):
+    add_tuning(signed, some_tuning())
+    assert not (signed / "manifest.sig").exists()
+    assert open_bundle(signed).manifest.tuning == (some_tuning(),)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"edgeskin sign {signed} --key NAME.key" in said
+    add_tuning(signed, some_tuning())
+    assert capsys.readouterr().err == ""  # there was none to drop
+
+
+def test_a_tuning_that_fails_leaves_the_signature(signed, monkeypatch, capsys):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundles.shutil, "copyfile", full)
+    with pytest.raises(EdgeskinError, match="the disk is full"):
+        add_tuning(signed, some_tuning())
+    assert (signed / "manifest.sig").read_text() == SOME_SIGNATURE.text()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_new_bundle_in_the_place_of_a_signed_one_is_unsigned(signed, tmp_path):
+    write_bundle(signed, redraft(tmp_path, name="other"))
+    assert bundles.inspect(open_bundle(signed))["signature"]["status"] == "unsigned"
+
+
+def test_inspect_names_the_key_that_a_signature_claims(signed):
+    told = bundles.inspect(open_bundle(signed))
+    assert told["signature"] == {"status": "signed", "key": SOME_SIGNATURE.fingerprint, "verified": False}
+    assert told["size_bytes"]["here"] == sum(f.stat().st_size for f in signed.rglob("*") if f.is_file())
+
+
 def test_inspect_is_plain_json():
     seen = json.loads(json.dumps(bundles.inspect(open_bundle(TINY)), allow_nan=False))
     assert seen["target"] == "onnxruntime"
     assert seen["decision"] == "melanoma: P(MEL) of DIAG"
+    assert seen["signature"] == {"status": "unsigned", "key": "", "verified": False}
     assert set(seen["roles"]) == {"train", "calibration", "control", "test"}
     assert seen["size_bytes"]["here"] == sum((TINY / name).stat().st_size for name in EVERY_FILE)
 

