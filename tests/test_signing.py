@@ -581,6 +581,18 @@ def test_a_disk_that_refuses_leaves_the_old_signature(signed, stranger, monkeypa
     assert names(signed.parent) == ["tiny"]
 
 
+def test_a_kill_before_the_rename_leaves_a_bundle_that_opens(tiny, maker, monkeypatch):
+    seen = []
+
+    def watched(staged, target, real=Path.replace):
+        seen.append((open_bundle(tiny).sha256, (tiny / "manifest.sig").exists()))  # what a kill here would leave
+        return real(staged, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    sign(tiny, maker.private)
+    assert seen == [(open_bundle(TINY).sha256, False)]
+
+
 def test_a_bundle_that_is_a_mount_point_is_told(tiny, maker, monkeypatch):
     def across(*_arguments):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
