@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 _BEGIN = re.compile(rb"^-----BEGIN ([^\r\n-]{1,60})-----", re.MULTILINE)
 _KEY_LIMIT = 64 << 10  # bytes; a key is some 120
 _PASSWORD_LIMIT = 1023  # bytes; what PKCS #8 encryption takes in `cryptography`
-_MAKE_ONE = "make a pair with `edgeskin keygen --out FOLDER/NAME`"
+_CURES = {
+    "private": "make a pair with `edgeskin keygen --out FOLDER/NAME`",
+    "public": "pass the NAME.pub that the maker of the bundle gave you",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +131,11 @@ def _read(path: Path, kind: str, fix: str) -> bytes:
 
 def _read_pem(path: Path, kind: str, kinds: tuple[bytes, ...], other: str) -> tuple[bytes, bytes]:
     """(content, label) of a PEM file of the right kind; whatever else it is, it is named."""
-    data = _read(path, f"{kind} key", _MAKE_ONE)
+    data = _read(path, f"{kind} key", _CURES[kind])
     labels = _BEGIN.findall(data)
     if len(labels) == 1 and labels[0] in kinds:
         return data, labels[0]
-    fix = _MAKE_ONE
+    fix = _CURES[kind]
     if len(labels) > 1:
         told, fix = f"{len(labels)} PEM blocks", "keep one key in a file"
     elif labels:
@@ -173,9 +176,9 @@ def load_private(path: Path, password: bytes | None) -> "Ed25519PrivateKey":
         key = forms.load_pem_private_key(data, _usable(password) if password is not None else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         what = "wrong password, or a damaged key" if locked else "a damaged or unsupported key"
-        raise EdgeskinError("the private key cannot be read", got=f"{path}: {what}", fix=_MAKE_ONE) from None
+        raise EdgeskinError("the private key cannot be read", got=f"{path}: {what}", fix=_CURES["private"]) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise _other_type(path, type(key).__name__.removesuffix("PrivateKey"))
+        raise _other_type(path, "private", type(key).__name__.removesuffix("PrivateKey"))
     return key
 
 
@@ -194,14 +197,14 @@ def load_public(path: Path) -> "Ed25519PublicKey":
         key = forms.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
         what = "a damaged or unsupported key"
-        raise EdgeskinError("the public key cannot be read", got=f"{path}: {what}", fix=_MAKE_ONE) from None
+        raise EdgeskinError("the public key cannot be read", got=f"{path}: {what}", fix=_CURES["public"]) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise _other_type(path, type(key).__name__.removesuffix("PublicKey"))
+        raise _other_type(path, "public", type(key).__name__.removesuffix("PublicKey"))
     return key
 
 
-def _other_type(path: Path, name: str) -> EdgeskinError:
-    return EdgeskinError("a key of another type", got=f"{path}: {name}", possible="Ed25519", fix=_MAKE_ONE)
+def _other_type(path: Path, kind: str, name: str) -> EdgeskinError:
+    return EdgeskinError("a key of another type", got=f"{path}: {name}", possible="Ed25519", fix=_CURES[kind])
 
 
 def _key_exists(path: Path) -> EdgeskinError:

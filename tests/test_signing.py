@@ -265,7 +265,7 @@ def test_another_type_of_key_is_named(signed, tmp_path, name, kind):
     path.write_bytes(pem(OTHERS[name](), kind))
     with pytest.raises(EdgeskinError, match="a key of another type") as caught:
         use(kind, path, signed)
-    assert f"{path}: {name}'; possible: Ed25519" in one_line(caught).replace("EllipticCurve", "EC")
+    assert f"{path}: {name}'; possible: Ed25519" in one_line(caught)
 
 
 OURS = ed25519.Ed25519PrivateKey.from_private_bytes(SEED)
@@ -322,7 +322,8 @@ def test_the_conversion_that_is_advised_works(signed, tmp_path):
 
 @pytest.mark.parametrize("kind", ["private", "public"])
 def test_an_absent_key_and_a_folder_are_told(signed, tmp_path, kind):
-    with pytest.raises(EdgeskinError, match=rf"no such {kind} key.*edgeskin keygen --out") as caught:
+    cure = "edgeskin keygen --out" if kind == "private" else "NAME.pub that the maker of the bundle gave you"
+    with pytest.raises(EdgeskinError, match=f"no such {kind} key.*{cure}") as caught:
         use(kind, tmp_path / "none", signed)
     one_line(caught)
     with pytest.raises(EdgeskinError, match=f"the {kind} key cannot be read.*Is a directory") as caught:
