@@ -162,19 +162,23 @@ def _stems(name: str) -> list[str]:
     return [stem for stem in stems if stem] + ([plain] if plain != name else [])
 
 
+def layers_of(recorded: Sequence[AuditLayer]) -> list[Layer]:
+    """What an earlier audit noted about a file: what it asks for, layer by layer."""
+    return [
+        Layer(layer.origin, layer.macs, layer.planned == INT8, weights=0, moved=0) for layer in recorded if layer.macs
+    ]
+
+
 def _plan(bundle: Bundle, mode: Mode) -> list[Layer]:
+    path = bundle.path(bundle.manifest.graphs[mode].file)
     try:
-        return read_file(bundle.path(bundle.manifest.graphs[mode].file))
+        return read_file(path)
     except EdgeskinError:
         evidence = bundle.evidence()  # a lean bundle travels without it
         recorded = evidence.audit if evidence else None
         if recorded is None or mode not in recorded.modes:
             raise
-    return [
-        Layer(layer.origin, layer.macs, layer.planned == INT8, weights=0, moved=0)
-        for layer in recorded.modes[mode].layers
-        if layer.macs
-    ]
+    return layers_of(recorded.modes[mode].layers)
 
 
 def _why(mode: Mode, found: ModeAudit, floor: float) -> str:

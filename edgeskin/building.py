@@ -6,28 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeskin import backends, decide, out, provenance
-from edgeskin.bundle import Draft, Golden
+from edgeskin import backends, golden, kits, out, provenance
+from edgeskin.bundle import Draft
 from edgeskin.data.pairs import Pair
 from edgeskin.data.roles import Roles, role_hash
+from edgeskin.engine.memory import needs
 from edgeskin.files import canonical_json, os_errors, sha256_bytes
 from edgeskin.preprocess import prepare
-from edgeskin.proving import ControlRole, answers, audited, kept_answers, refuse_ungated, through_the_gate, timed
+from edgeskin.proving import (
+    ControlRole,
+    Logits,
+    answers,
+    audited,
+    kept_answers,
+    refuse_ungated,
+    through_the_gate,
+    timed,
+)
 from edgeskin.quantize.store import FrameStore
 from edgeskin.spec.audit import AuditResult
+from edgeskin.spec.engine import KitEvidence
 from edgeskin.spec.evidence import Evidence, Tuned
 from edgeskin.spec.gated import GateResult
-from edgeskin.spec.manifest import IMAGES, MODES, Gated, GraphEntry, Mode, Provenance
+from edgeskin.spec.manifest import IMAGES, MODES, Compatibility, Gated, GraphEntry, Mode, Provenance
 from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.roles import Role
 from edgeskin.spec.search import SearchResult, Speed
 from edgeskin.spec.train import Checkpoint
 
-# max |logits - expected| on another machine of the kind. INT8 kernels differ in saturation and rounding between
-# instruction sets (up to 0.15 logits seen between x86-64 and aarch64); FP32 only in the order of sums.
-GOLDEN_TOLERANCE = {"int8": 0.5, "fp32": 0.02}
-_GOLDEN_DRAWN, _GOLDEN_KEPT = 24, 4
 _BUILT = 4  # of a search's candidates, built one after another until both graphs hold the gate
 
 
@@ -51,6 +58,18 @@ class Request:
     tuned: Tuned | None  # the fine-tuning that made the source
     timing: bool
     allow_ungated: bool
+    kit_for: Compatibility | None = None  # target tensorrt
+
+
+@dataclass(frozen=True)
+class Built:
+    """A quantised build: its files, what it answers to the control role, and what the gate says of that."""
+
+    plan: Recipe
+    models: dict[Mode, Path]
+    core: Logits
+    gated: Gated
+    checked: GateResult | None
 
 
 def onnx_graphs(run: Path, record: Checkpoint, identity: str, opset: int) -> dict[Mode, Path]:
@@ -85,18 +104,18 @@ def build(
     speed: Speed | None = None
     checked: GateResult | None = None
     audit: AuditResult | None = None
+    built: Built | None = None
     if plan.precision == "int8":
         frames = stored(teacher, "calibration", usable)
-        control = _control(teacher, roles["control"], fp32, plan)
+        control = _answered(teacher, "control", roles["control"], fp32, plan)
         plans = [plan]
         if asked.budget_s:
-            plans, search = _searched(source, plan, frames, control, asked.budget_s)
-        plan, models, gated, checked = _first_that_holds(
-            source, plans[:_BUILT], frames, control, work, folder, allow_ungated=asked.allow_ungated
-        )
+            plans, search = _searched(source, plan, frames, control, asked)
+        built = _first_that_holds(source, plans[:_BUILT], frames, control, work, folder, asked)
+        plan, models, gated, checked = built.plan, built.models, built.gated, built.checked
         if search is not None:
             search = settled(search, plan)
-        audit = audited(models, plan)
+        audit = audited(models, plan) if asked.kit_for is None else None  # of a kit, the device audits what it compiles
         speed = timed(models["pair"], fp32["pair"], plan) if asked.timing else None
         if speed is not None and not speed.int8_is_faster:
             out.note(f"INT8 is not shipped: {speed.why}; the bundle runs in FP32")
@@ -104,24 +123,48 @@ def build(
             gated, checked, audit = Gated(status="not needed", why=f"INT8 is not shipped: {speed.why}"), None, None
             plan = in_fp32(plan)
     else:
-        gated = Gated(status="not needed", why="the bundle runs in FP32")
-    if plan.precision == "fp32":
+        gated = Gated(status="not needed", why=f"the bundle runs in {plan.precision.upper()}")
+    if plan.precision != "int8":
         models = _floating(source, plan, folder)
     core = {
         mode: GraphEntry(file=f"model/{path.name}", images=IMAGES[mode], precision=plan.precision)
         for mode, path in models.items()
     }
-    golden = [case for mode, path in models.items() for case in _golden(path, mode, plan, record)]
+    cases = golden.drawn(record.preprocess)
+    drawn = {
+        mode: golden.asked(backends.get(plan.target).open(path, precision_hint=plan.precision_hint), cases, mode)
+        for mode, path in models.items()
+    }
+    kit: KitEvidence | None = None
+    if asked.kit_for is not None:
+        kits.refuse_overflow(models, cases)
+        given = {role: _answered(teacher, role, roles[role], fp32, plan) for role in kits.ROLES}
+        asked_before: dict[Role, Logits] = {"control": built.core} if built else {}
+        emulated = {
+            role: asked_before.get(role) or answers(models, plan, one.frames, one.paired, f"{role} role, emulated")
+            for role, one in given.items()
+        }
+        kits.write_answers(folder / kits.ANSWERS, given, emulated)
+        kits.write_drawn(folder / kits.DRAWN, cases, drawn)
+        kit = kits.evidence(
+            models, asked.kit_for, record, given, emulated, {mode: needs(path) for mode, path in fp32.items()}
+        )
     return Draft(
         name=asked.name,
         folder=folder,
         graphs=core,
         reference=reference,
-        golden=golden,
+        golden=[one for mode in MODES for one in golden.surest(cases, drawn[mode], mode, record, plan.precision)],
         recipe=plan,
         checkpoint=record,
         gated=gated,
-        evidence=Evidence(bundle=asked.name, gate=checked, audit=audit, search=search, speed=speed, qat=asked.tuned),
+        evidence=Evidence(
+            bundle=asked.name, gate=checked, audit=audit, search=search, speed=speed, qat=asked.tuned, kit=kit
+        ),
+        compatibility=asked.kit_for,
+        stage="kit" if kit else "ready",
+        fp16=kits.half_graphs(source.graphs, plan, folder) if kit and plan.precision == "int8" else {},
+        answers_file=kits.ANSWERS if kit else "",
         provenance=Provenance(
             checkpoint_sha256=source.identity,
             checkpoint_weights_sha256=record.weights_sha256,
@@ -143,28 +186,29 @@ def _first_that_holds(
     control: ControlRole,
     work: Path,
     folder: Path,
-    *,
-    allow_ungated: bool,
-) -> tuple[Recipe, dict[Mode, Path], Gated, GateResult | None]:
+    asked: Request,
+) -> Built:
     """Build recipe after recipe until both graphs hold the gate; the first one, ungated, if none does.
 
     Raises:
         EdgeskinError: none does, and that is not allowed.
     """
-    found = []
+    found: list[Built] = []
     for plan in plans:
-        models = _quantised(source, plan, frames, work, folder)
-        gated, checked = through_the_gate(models, plan, source.record, control)
-        if gated.status == "passed":
-            return plan, models, gated, checked
-        out.note(f"gate: {gated.why}")
-        found.append((gated, checked))
-    gated, checked = found[0]
-    if not allow_ungated:
-        refuse_ungated(plans[0], checked)
+        models = _quantised(source, plan, frames, work, folder, asked)
+        gated = plan.gate is not None or asked.kit_for is not None
+        core = answers(models, plan, control.frames, control.paired, "gate: control role") if gated else {}
+        built = Built(plan, models, core, *through_the_gate(core, plan, source.record, control))
+        if built.gated.status == "passed":
+            return built
+        out.note(f"gate: {built.gated.why}")
+        found.append(built)
+    first = found[0]
+    if not asked.allow_ungated:
+        refuse_ungated(first.plan, first.checked)
     if len(plans) > 1:  # the last one's files lie there
-        models = _quantised(source, plans[0], frames, work, folder)
-    return plans[0], models, gated, checked
+        _quantised(source, first.plan, frames, work, folder, asked)
+    return first
 
 
 def settled(search: SearchResult, plan: Recipe) -> SearchResult:
@@ -215,7 +259,9 @@ def stored(teacher: Source, role: str, pairs: Sequence[Pair], *, unpaired: bool 
         )
 
 
-def _quantised(source: Source, plan: Recipe, frames: FrameStore, work: Path, folder: Path) -> dict[Mode, Path]:
+def _quantised(
+    source: Source, plan: Recipe, frames: FrameStore, work: Path, folder: Path, asked: Request
+) -> dict[Mode, Path]:
     from edgeskin.quantize.ptq import quantize
 
     backend, found = backends.get(plan.target), {}
@@ -223,23 +269,27 @@ def _quantised(source: Source, plan: Recipe, frames: FrameStore, work: Path, fol
         with out.progress(f"calibrating {mode}", len(frames)) as step:
             quantized = quantize(source.graphs[mode], frames, plan, work / "quantized", step)
         found[mode] = folder / "model" / backend.build(quantized, folder / "model", plan, stem=mode)[0]
+    if asked.kit_for is not None:
+        kits.refuse_unfit(found, asked.kit_for.tensorrt)
     return found
 
 
-def _control(teacher: Source, pairs: Sequence[Pair], fp32: Mapping[Mode, Path], plan: Recipe) -> ControlRole:
-    """The control role's frames, and what FP32 answers to them in the target's engine: asked once for all exports."""
-    frames = stored(teacher, "control", pairs, unpaired=True)
+def _answered(
+    teacher: Source, role: str, pairs: Sequence[Pair], fp32: Mapping[Mode, Path], plan: Recipe
+) -> ControlRole:
+    """A role's frames, and what FP32 answers to them in the target's engine: asked once for all exports."""
+    frames = stored(teacher, role, pairs, unpaired=True)
     paired = np.array([pair.clinical is not None for pair in pairs])
     plain = in_fp32(plan)
     machine = [provenance.processor() or provenance.machine(), backends.usable_cores(), provenance.versions()]
     key = [teacher.identity, frames.path.name, plain.target, plain.opset, plain.precision_hint, *machine]
     path = frames.path.parent / f"answers-{sha256_bytes(canonical_json(key).encode())[:12]}.npz"
-    found = kept_answers(path, lambda: answers(fp32, plain, frames, paired, "control role in FP32"))
+    found = kept_answers(path, lambda: answers(fp32, plain, frames, paired, f"{role} role in FP32"))
     return ControlRole(pairs, frames, paired, found)
 
 
 def _searched(
-    source: Source, plan: Recipe, frames: FrameStore, control: ControlRole, budget_s: float
+    source: Source, plan: Recipe, frames: FrameStore, control: ControlRole, asked: Request
 ) -> tuple[list[Recipe], SearchResult]:
     """Search within the budget; state and models lie in the run, so that a killed search goes on."""
     from edgeskin.benchmark.turns import in_turns
@@ -253,34 +303,5 @@ def _searched(
     stores = [frames.path.name, control.frames.path.name]
     key = [source.identity, plan.to_json(), *stores, len(frames), provenance.versions()]
     folder = source.run / f"search-{plan.target}-{sha256_bytes(canonical_json(key).encode())[:12]}"
-    trials = Trials(source.graphs["pair"], frames, lesions, source.record, plan.target, folder, budget_s=budget_s)
-    return search(trials, plan, in_turns)
-
-
-def _golden(model: Path, mode: Mode, plan: Recipe, record: Checkpoint) -> list[Golden]:
-    """Drawn pairs and what this build answers to them; no patient's image travels in a bundle.
-
-    Of many drawn cases the surest are kept: one near a tie would fail on another processor that rounds rightly.
-    """
-    from edgeskin.data.phantom import cases
-    from edgeskin.data.phantom_draw import draw
-
-    session = backends.get(plan.target).open(model, precision_hint=plan.precision_hint)
-    found: list[tuple[float, Golden]] = []
-    for number, case in enumerate(out.track(cases(_GOLDEN_DRAWN, seed=7), f"golden cases {mode}")):
-        views = draw(case.latent, max(160, record.preprocess.height))
-        frames = np.stack([prepare(view, record.preprocess) for view in views])[-IMAGES[mode] :]
-        logits = session.run(frames)
-        golden = Golden(f"{mode}-{number}", mode, frames, logits, GOLDEN_TOLERANCE[plan.precision])
-        found.append((_margin(logits, mode, record), golden))
-    found.sort(key=lambda item: -item[0])
-    return [golden for _, golden in found[:_GOLDEN_KEPT]]
-
-
-def _margin(logits: NDArray[np.float32], mode: Mode, record: Checkpoint) -> float:
-    """Smallest gap in probability between a task's first and second class, or between target and threshold."""
-    schema = record.task_schema
-    probabilities = decide.task_probabilities(logits, schema, record.fusion, mode)
-    gaps = [float(np.diff(np.sort(p)[-2:])[0]) for p in probabilities.values()]
-    limit = decide.threshold(record.thresholds, mode)
-    return min(*gaps, abs(float(decide.target_probability(probabilities, schema)) - limit))
+    trials = Trials(source.graphs["pair"], frames, lesions, source.record, plan.target, folder, budget_s=asked.budget_s)
+    return search(trials, plan, in_turns if asked.kit_for is None else None)

@@ -4,8 +4,8 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,7 @@ from edgeskin.spec.manifest import (
     MANIFEST,
     SEAL,
     SIGNATURE,
+    Compatibility,
     FileEntry,
     Gated,
     GoldenCase,
@@ -77,12 +78,17 @@ class Draft:
     reference: Mapping[Mode, GraphEntry]
     golden: Sequence[Golden]
     recipe: Recipe
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Manifest  # an engine is made of its kit's manifest
     provenance: Provenance
     gated: Gated = NO_GATE
     evidence: "Evidence | None" = None
     fusion: Mapping[str, Fusion] | None = None
     thresholds: Thresholds | None = None
+    compatibility: Compatibility | None = None
+    stage: Literal["ready", "kit"] = "ready"
+    fp16: Mapping[Mode, GraphEntry] = field(default_factory=dict)
+    answers_file: str = ""
+    lesion_hashes: Mapping[str, Collection[str]] | None = None  # where a manifest, which lacks them, is the checkpoint
 
 
 def write_bundle(out: Path, draft: Draft) -> Manifest:
@@ -101,7 +107,7 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
         golden = tuple(_write_golden(stage, case) for case in draft.golden)
         if draft.evidence is not None:
             (stage / EVIDENCE).write_text(pretty_json(draft.evidence.to_json()), encoding="utf-8")
-        (stage / _LESIONS).write_text(canonical_json(draft.checkpoint.lesion_hashes) + "\n", encoding="utf-8")
+        (stage / _LESIONS).write_text(canonical_json(_lesions(draft)) + "\n", encoding="utf-8")
         files = {
             name: FileEntry(
                 sha256=sha256_file(stage / name), size_bytes=(stage / name).stat().st_size, group=_group(name)
@@ -131,12 +137,23 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
                 "files": files,
                 "provenance": draft.provenance,
                 "gated": draft.gated,
+                "stage": draft.stage,
+                "compatibility": draft.compatibility,
+                "fp16": dict(draft.fp16),
+                "answers_file": draft.answers_file,
                 "evidence_file": EVIDENCE if draft.evidence is not None else "",
             },
             f"the manifest of {out}",
         )
         _seal(stage, manifest)
         return open_bundle(stage).manifest
+
+
+def _lesions(draft: Draft) -> dict[str, list[str]]:
+    if draft.lesion_hashes is not None:
+        return {role: sorted(hashes) for role, hashes in draft.lesion_hashes.items()}
+    assert isinstance(draft.checkpoint, Checkpoint)
+    return {role: list(hashes) for role, hashes in draft.checkpoint.lesion_hashes.items()}
 
 
 def _seal(stage: Path, manifest: Manifest) -> None:
@@ -222,7 +239,18 @@ def inspect(bundle: Bundle) -> dict[str, Any]:
     for entry in manifest.files.values():
         groups[entry.group] = groups.get(entry.group, 0) + entry.size_bytes
     plain = manifest.to_json()
-    kept = ("name", "target", "precision", "phantom", "research_use", "format_version", "parameters", "network")
+    kept = (
+        "name",
+        "target",
+        "stage",
+        "compatibility",
+        "precision",
+        "phantom",
+        "research_use",
+        "format_version",
+        "parameters",
+        "network",
+    )
     return {
         **{key: plain[key] for key in kept},
         "sha256": bundle.sha256,

@@ -1,6 +1,7 @@
 """The chain: the only module that calls one stage after another."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,16 +12,19 @@ from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles, assign
 from edgeskin.errors import EdgeskinError, unknown
 from edgeskin.exporting import export, roles_if_any, tune
+from edgeskin.sealing import Options
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.comparison import Comparison
 from edgeskin.spec.device import Beside, Device
 from edgeskin.spec.hosts import FleetResult
+from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
 
 __all__ = [
     "bench",
+    "build",
     "compare",
     "data_is_here",
     "estimates",
@@ -54,6 +58,50 @@ def train(data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, f
     if not (folder / RECORD).is_file():
         check_images(pairset)
     return fit(pairset, roles, data, network, spec, weights, folder)
+
+
+def build(
+    kit: Path,
+    folder: Path,
+    options: Options | None = None,
+    *,
+    root: str = "",
+    trtexec: bool = False,
+    allow_ungated: bool = False,
+) -> Manifest:
+    """Build the engine of a kit on this machine, prove it, and seal it into a bundle.
+
+    Args:
+        root: where the kit's data lies, if it is here and not where the training found it; without it the gate is the
+            one of the emulation.
+        trtexec: build with TensorRT's program instead of its Python package.
+        allow_ungated: seal the engine, marked as such, although the gate does not hold.
+
+    Raises:
+        EdgeskinError: no kit, one for another machine, and what `sealing.build` refuses.
+    """
+    from edgeskin import nearness, sealing
+    from edgeskin.engine import here, maker, memory
+
+    opened, asked = open_bundle(kit), options or Options()
+    sealing.refuse_other(opened)
+    bound = opened.manifest.compatibility
+    assert bound is not None  # every kit has one
+    chosen = maker.find(opened.manifest, program=trtexec)
+    here.check(bound, chosen.compatibility)
+    if asked.dla_core is not None:
+        here.dla(catalog.device(bound.device), bound.tensorrt, asked.dla_core)
+    if sealing.is_built(opened, folder, chosen.compatibility):
+        out.note(f"{folder}: built before from this kit on this machine, nothing to do")
+        return open_bundle(folder).manifest
+    asked_lesions: sealing.Ask | None = None
+    if trtexec:
+        out.note("trtexec answers one question in seconds: no lesion is put to it, the gate is the emulation's")
+    elif root or Path(opened.manifest.data.root).is_dir():
+        asked_lesions = partial(nearness.put_to_lesions, opened, root=root, allow_ungated=allow_ungated)
+    else:
+        out.note("the data of the kit is not here: the gate is the one of the emulation; pass --root to ask the engine")
+    return sealing.build(opened, folder, chosen, memory.here(), asked, asked_lesions)
 
 
 def verify(

@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 from edgeskin import out
+from edgeskin.cli_data import data_app
+from edgeskin.cli_keys import add_commands as add_key_commands
+from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
 from edgeskin.errors import EdgeskinError
 
 app = typer.Typer(
@@ -17,18 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data sets, or draw one.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-
-BundlePath = Annotated[Path, typer.Argument(help="A bundle: folder or .zip.", metavar="BUNDLE")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Threads = Annotated[int, typer.Option(help="Threads for inference; 0: all cores this process may use.", min=0)]
-Data = Annotated[str, typer.Option(help="Data set: milk10k, derm7pt or csv.")]
-Root = Annotated[Path, typer.Option(help="Where the data set lies.")]
-SchemaName = Annotated[str, typer.Option("--schema", help="Task schema: a name or a .toml; empty: the data set's own.")]
-Border = Annotated[int, typer.Option(help="Pixels cut from each side of every image.", min=0)]
-Out = Annotated[Path | None, typer.Option("--out", help="Also write the result as JSON to this file.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn.", min=0)]
 
 
 def main() -> None:
@@ -110,10 +102,11 @@ def train(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The --out of a training.", metavar="RUN")],
-    target: Annotated[str, typer.Option(help="openvino or onnxruntime.")],
+    target: Annotated[str, typer.Option(help="openvino, onnxruntime or tensorrt.")],
     bundle: Annotated[Path, typer.Option("--out", help="Folder of the bundle.")],
     recipe: Annotated[str, typer.Option(help="Recipe: a name or a .toml; empty: TARGET-int8.")] = "",
-    device: Annotated[str, typer.Option(help="Device profile that the bundle is for.")] = "",
+    device: Annotated[str, typer.Option(help="Device profile that the bundle is for; tensorrt needs it.")] = "",
+    jetpack: Annotated[str, typer.Option(help="Of a Jetson, e.g. 6.2; empty: the newest that its profile lists.")] = "",
     root: Annotated[str, typer.Option(help="Where the data lies now, if it was moved.")] = "",
     calibration_pairs: Annotated[int, typer.Option(help="Instead of the recipe's number.", min=0)] = 0,
     budget: Annotated[str, typer.Option(help="Search what to quantise and how for so long: 90s, 30m, 1h.")] = "",
@@ -126,8 +119,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Quantise a trained network to INT8, prove it against FP32, and put it into a bundle."""
-    from edgeskin import chain, show
-    from edgeskin.bundle import inspect, open_bundle
+    from edgeskin import chain
     from edgeskin.spec.duration import seconds
     from edgeskin.spec.qat import QatSpec
 
@@ -135,14 +127,35 @@ def export(
     chain.export(
         run, target, bundle, recipe=recipe, device=device, root=root, calibration_pairs=calibration_pairs, tuned=tune,
         budget_s=seconds(budget) if budget else 0.0, qat=QatSpec(epochs=qat_epochs) if qat else None,
-        allow_ungated=allow_ungated,
+        allow_ungated=allow_ungated, jetpack=jetpack,
     )  # fmt: skip
-    made = open_bundle(bundle)
-    summary = inspect(made)
-    out.result({**summary, "evidence": found.to_json() if (found := made.evidence()) else None})
-    show.bundle(summary)
-    if found:
-        show.evidence(found)
+    _made(bundle)
+
+
+@app.command()
+def build(
+    kit: Annotated[Path, typer.Argument(help="What `export --target tensorrt` wrote.", metavar="KIT")],
+    bundle: Annotated[Path, typer.Option("--out", help="Folder of the bundle.")],
+    rebuilds: Annotated[int, typer.Option(help="Builds of INT8, of which the best is kept.", min=1, max=99)] = 3,
+    dla: Annotated[int | None, typer.Option(help="Number of the DLA core to build for.", min=0)] = None,
+    workspace_mb: Annotated[
+        int | None, typer.Option(help="Scratch memory for a layer; chosen if empty.", min=1)
+    ] = None,
+    root: Annotated[str, typer.Option(help="Where the kit's data lies, to put its lesions to the engine.")] = "",
+    trtexec: Annotated[bool, typer.Option("--trtexec", help="Build with the program trtexec.")] = False,
+    allow_ungated: Annotated[
+        bool, typer.Option("--allow-ungated", help="Seal the engine although the gate does not hold; it says so.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build the TensorRT engine of a kit on the device that runs it, prove it, and seal it into a bundle."""
+    from edgeskin import chain
+    from edgeskin.sealing import Options
+
+    out.configure(json_output=json)
+    asked = Options(rebuilds=rebuilds, workspace_mb=workspace_mb, dla_core=dla)
+    chain.build(kit, bundle, asked, root=root, trtexec=trtexec, allow_ungated=allow_ungated)
+    _made(bundle)
 
 
 @app.command()
@@ -348,37 +361,17 @@ def demo(
     out.line(f"report: {page}")
 
 
-@data_app.command("check")
-def data_check(
-    data: Data, root: Root, schema: SchemaName = "", border_px: Border = 0, seed: Seed = 0, json: Json = False
-) -> None:
-    """Read every image and label; list every fault with row and path. Changes nothing."""
-    from edgeskin import chain, show
-    from edgeskin.data.check import check_images, summary
-    from edgeskin.spec.roles import RoleSpec
-    from edgeskin.spec.train import DataSpec
+def _made(bundle: Path) -> None:
+    """What a command wrote, and what proves it."""
+    from edgeskin import show
+    from edgeskin.bundle import inspect, open_bundle
 
-    out.configure(json_output=json)
-    source = DataSpec(name=data, root=str(root), schema_name=schema, border_px=border_px, roles=RoleSpec(seed=seed))
-    pairset, roles = chain.load_roles(source)
-    check_images(pairset)
-    found = summary(pairset, roles)
-    out.result(found)
-    show.data(found)
-
-
-@data_app.command("phantom")
-def data_phantom(
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the phantom, in Derm7pt's layout.")],
-    n: Annotated[int, typer.Option(help="How many pairs.")] = 600,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 160,
-    seed: Seed = 0,
-) -> None:
-    """Draw phantom pairs: drawn images, not lesions."""
-    from edgeskin.data.phantom import write_phantom
-
-    write_phantom(folder, n, seed, size)
-    out.line(f"{folder}: {n} drawn pairs, readable with --data derm7pt")
+    made = open_bundle(bundle)
+    summary = inspect(made)
+    out.result({**summary, "evidence": found.to_json() if (found := made.evidence()) else None})
+    show.bundle(summary)
+    if found:
+        show.evidence(found)
 
 
 def _given(options: dict[str, object]) -> dict[str, object]:
@@ -394,6 +387,8 @@ def _write(file: Path | None, value: dict[str, object]) -> None:
         write_atomic(file, pretty_json(value))
     out.result(value)
 
+
+add_key_commands(app)
 
 if __name__ == "__main__":
     main()

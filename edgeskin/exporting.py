@@ -13,7 +13,7 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file
 from edgeskin.quantize.calibration import refuse_overlap
 from edgeskin.spec.evidence import Tuned
-from edgeskin.spec.manifest import MANIFEST, Manifest
+from edgeskin.spec.manifest import MANIFEST, Compatibility, Manifest
 from edgeskin.spec.qat import QatSpec
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.roles import RoleSpec
@@ -32,6 +32,7 @@ def export(
     budget_s: float = 0.0,
     qat: QatSpec | None = None,
     allow_ungated: bool = False,
+    jetpack: str = "",
 ) -> Manifest:
     """Checkpoint -> FP32 ONNX -> INT8 -> gate, audit -> bundle. One that is there already is left alone.
 
@@ -44,6 +45,9 @@ def export(
         budget_s: seconds for a search of what to quantise and how; 0: as the recipe says.
         qat: fine-tune the network under quantisation first.
         allow_ungated: write the bundle, marked as such, although the gate does not hold.
+        jetpack: target tensorrt: release on the device, "6.2"; "" = the newest that its profile lists.
+
+    Target tensorrt gives a build kit: the device, or this machine if `device` is "", builds its engine from it.
 
     Raises:
         EdgeskinError: unknown target, recipe or device, an unfinished run, data that changed since the training, a
@@ -52,9 +56,12 @@ def export(
     from edgeskin.model.checkpoint import RECORD, read_record
 
     plan = _recipe(target, recipe, device, calibration_pairs)
+    kit_for = _kit_for(target, device, jetpack)
+    tuned = tuned and kit_for is None  # of a kit the device measures what is faster
     record = read_record(run)
     identity = sha256_file(run / RECORD)
     wanted = [identity, plan.to_json(), tuned, budget_s > 0, qat.to_json() if qat else None, allow_ungated]
+    wanted += [kit_for.to_json()] if kit_for else []
     request = sha256_bytes(canonical_json(wanted).encode())
     if _up_to_date(bundle, request):
         out.note(f"{bundle}: exported before from this checkpoint with this recipe, nothing to do")
@@ -77,7 +84,9 @@ def export(
     shutil.rmtree(work / "bundle", ignore_errors=True)
     try:
         with os_errors(work):
-            asked = Request(bundle.name, request, budget_s, tuning, timing=tuned, allow_ungated=allow_ungated)
+            asked = Request(
+                bundle.name, request, budget_s, tuning, timing=tuned, allow_ungated=allow_ungated, kit_for=kit_for
+            )
             draft = build(teacher, source, plan, roles, usable, work, asked)
             manifest = write_bundle(bundle, draft)
     finally:
@@ -121,6 +130,33 @@ def _recipe(target: str, name: str, device: str, calibration_pairs: int) -> Reci
     if reason := backend.unsupported(plan, profile):
         raise EdgeskinError(f"target {target} cannot be built here", got=reason)
     return plan
+
+
+def _kit_for(target: str, device: str, jetpack: str) -> Compatibility | None:
+    """What the engine of a kit will be bound to; None for another target."""
+    from edgeskin.engine import here
+
+    if target != "tensorrt":
+        if jetpack:
+            raise EdgeskinError("--jetpack is for target tensorrt", got=f"target {target}", fix="drop --jetpack")
+        return None
+    if device:
+        board = catalog.device(device)
+        line = here.software(board, jetpack)
+        return Compatibility(
+            device=board.name,
+            arch=board.arch,
+            sm=board.sm,
+            tensorrt=line.tensorrt,
+            cuda=line.cuda,
+            jetpack=line.jetpack,
+        )
+    if isinstance(found := here.here(), str):
+        boards = [name for name in catalog.device_names() if catalog.device(name).software]
+        raise EdgeskinError(
+            "target tensorrt needs to know the device", got=f"no --device, and {found}", possible=boards, fix="pass it"
+        )
+    return found
 
 
 def _up_to_date(bundle: Path, request: str) -> bool:

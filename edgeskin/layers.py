@@ -88,6 +88,13 @@ def read_file(path: Path) -> list[Layer]:
     Raises:
         EdgeskinError: no layer multiplies, a shape is open, or the package that reads such a file is not installed.
     """
+    if path.suffix not in (".xml", ".onnx"):
+        raise EdgeskinError(
+            "a compiled engine does not tell what was asked for",
+            got=path.name,
+            possible="model files .xml and .onnx",
+            fix="use its kit, or a bundle that was packed without --lean",
+        )
     layers = list(_openvino_layers(path) if path.suffix == ".xml" else _onnx_layers(path))
     if not any(layer.macs for layer in layers):
         raise EdgeskinError("a graph without a layer that multiplies", got=path.name, fix="export the bundle again")

@@ -41,9 +41,12 @@ def answers(
 ) -> Logits:
     """Logits of every lesion in both modes, by the target's own engine."""
     backend = backends.get(plan.target)
-    sessions: dict[Mode, Session] = {
-        mode: backend.open(models[mode], precision_hint=plan.precision_hint) for mode in MODES
-    }
+    opened = {mode: backend.open(models[mode], precision_hint=plan.precision_hint) for mode in MODES}
+    return answers_of(opened, frames, paired, what)
+
+
+def answers_of(sessions: Mapping[Mode, Session], frames: FrameStore, paired: NDArray[np.bool_], what: str) -> Logits:
+    """Logits of every lesion in both modes, by sessions that are open."""
     found = {
         mode: np.full((len(frames), IMAGES[mode], session.logits), np.nan, np.float32)
         for mode, session in sessions.items()
@@ -68,12 +71,11 @@ def kept_answers(path: Path, ask: Callable[[], Logits]) -> Logits:
 
 
 def through_the_gate(
-    models: Mapping[Mode, Path], plan: Recipe, record: Checkpoint, control: ControlRole
+    core: Logits, plan: Recipe, record: Checkpoint, control: ControlRole
 ) -> tuple[Gated, GateResult | None]:
-    """Hold a quantised build against FP32 on the control role."""
+    """Hold the answers of a quantised build against FP32's on the control role."""
     if plan.gate is None:
         return Gated(status="ungated", why=f"recipe {plan.name} has no gate"), None
-    core = answers(models, plan, control.frames, control.paired, "gate: control role")
     result = gate(record, plan.gate, control.pairs, control.reference, core, role="control")
     return Gated(status="passed" if result.passed else "ungated", why=summary(result)), result
 

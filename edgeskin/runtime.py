@@ -73,6 +73,7 @@ def load(
     target_check: bool = True,
     graphs: Graphs = "core",
     cache: Path | None = None,
+    emulated: bool = False,
 ) -> "Classifier":
     """Open a bundle (folder or .zip), after its hashes have been verified.
 
@@ -81,11 +82,20 @@ def load(
         target_check: ask now whether this machine can run the bundle's target, not at the first lesion.
         graphs: "core" is what the bundle is for; "reference" the same network in FP32.
         cache: folder where the engine may keep compiled models.
+        emulated: open a build kit too, on the CPU, to learn what it will decide; never to decide by it.
 
     Raises:
-        EdgeskinError: the bundle does not verify, its engine is not installed, or it has no reference.
+        EdgeskinError: the bundle does not verify, its engine is not installed, or it has no reference; a build kit; an
+            engine that was built for another machine.
     """
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    if bundle.manifest.stage == "kit" and not emulated:
+        raise EdgeskinError(
+            "this is a build kit, not yet an engine",
+            got=str(bundle.root),
+            possible="`edgeskin verify`, which emulates it",
+            fix="build its engine on the device: `edgeskin build KIT --out BUNDLE`",
+        )
     if target_check and (reason := backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe)):
         raise EdgeskinError(f"target {bundle.manifest.target!r} does not run here: {reason}")
     if graphs == "reference" and bundle.lean:

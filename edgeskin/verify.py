@@ -4,7 +4,7 @@ import io
 import math
 import time
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -93,32 +93,18 @@ def verify(
     if not pairs:
         raise EdgeskinError("empty role", got=f"no lesion for {role!r}", fix="pass another --role or --data")
     manifest = bundle.manifest
-    models: dict[Graphs, Classifier] = {"core": load(bundle, threads=threads)}
+    models: dict[Graphs, Classifier] = {"core": load(bundle, threads=threads, emulated=True)}
     if not bundle.lean:
-        models["reference"] = load(bundle, threads=threads, graphs="reference")
+        models["reference"] = load(bundle, threads=threads, graphs="reference", emulated=True)
     golden = golden_results(models["core"])
     engine: dict[str, JsonValue] = dict(models["core"].session("dermoscopic").describe())
     logits = predict(models, pairs, _resume_file(bundle, pairs, engine, threads))
     paired = np.array([pair.clinical is not None for pair in pairs])
     compiled, why = _audit(models["core"])
     remarks = [*notes, *why, *_remarks(manifest, role, golden, paired, lean=bundle.lean)]
-    parity: dict[Mode, Parity] = {}
-    accuracy: dict[Mode, Accuracy] = {}
-    for mode in MODES:
-        use = paired if mode == "pair" else np.ones(len(pairs), bool)
-        if not use.any():
-            continue
-        chosen = [pair for pair in pairs if mode == "dermoscopic" or pair.clinical is not None]
-        core = logits["core", mode][use]
-        reference = None if bundle.lean else logits["reference", mode][use]
-        labels = {
-            task.name: np.array([pair.labels.get(task.name, UNLABELLED) for pair in chosen], np.int64)
-            for task in manifest.task_schema.tasks
-        }
-        groups = [pair.patient_id or f"lesion {pair.lesion_id}" for pair in chosen]
-        accuracy[mode] = scoring.accuracy(manifest, mode, labels, groups, core, reference, repeats=bootstrap)
-        if reference is not None:
-            parity[mode] = scoring.parity(manifest, mode, [p.lesion_id for p in chosen], reference, core)
+    core = {mode: logits["core", mode] for mode in MODES}
+    reference = None if bundle.lean else {mode: logits["reference", mode] for mode in MODES}
+    parity, accuracy = scores(manifest, pairs, core, reference, bootstrap=bootstrap)
     return VerifyResult(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundle=manifest.name,
@@ -146,11 +132,42 @@ def verify(
     )
 
 
+def scores(
+    deciding: scoring.Deciding,
+    pairs: Sequence[Pair],
+    core: Mapping[Mode, NDArray[np.float32]],
+    reference: Mapping[Mode, NDArray[np.float32]] | None,
+    *,
+    bootstrap: int,
+    named: Callable[[str], str] = str,
+) -> tuple[dict[Mode, Parity], dict[Mode, Accuracy]]:
+    """Parity and accuracy in every mode, out of logits [lesions, images, K]; lesions without clinical image sit mode
+    pair out. Without a reference there is no parity."""
+    paired = np.array([pair.clinical is not None for pair in pairs])
+    parity: dict[Mode, Parity] = {}
+    accuracy: dict[Mode, Accuracy] = {}
+    for mode in MODES:
+        use = paired if mode == "pair" else np.ones(len(pairs), bool)
+        if not use.any():
+            continue
+        chosen = [pair for pair in pairs if mode == "dermoscopic" or pair.clinical is not None]
+        plain = None if reference is None else reference[mode][use]
+        labels = {
+            task.name: np.array([pair.labels.get(task.name, UNLABELLED) for pair in chosen], np.int64)
+            for task in deciding.task_schema.tasks
+        }
+        groups = [pair.patient_id or f"lesion {pair.lesion_id}" for pair in chosen]
+        accuracy[mode] = scoring.accuracy(deciding, mode, labels, groups, core[mode][use], plain, repeats=bootstrap)
+        if plain is not None:
+            parity[mode] = scoring.parity(deciding, mode, [named(p.lesion_id) for p in chosen], plain, core[mode][use])
+    return parity, accuracy
+
+
 def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
     """Golden cases alone: what a device can verify that has no lesions with known diagnoses."""
     start = time.monotonic()
     manifest = bundle.manifest
-    model = load(bundle, threads=threads)
+    model = load(bundle, threads=threads, emulated=True)
     golden = golden_results(model)
     compiled, why = _audit(model)
     remarks = ["golden cases only: no lesion was scored", *why]
@@ -212,6 +229,8 @@ def _remarks(
     found = []
     if failed := [case.name for case in golden if not case.passed]:
         found.append(f"golden cases fail on this machine: {', '.join(failed)}; do not trust its results")
+    if manifest.stage == "kit":
+        found.append("a build kit, emulated on the CPU: the engine that a device builds of it may differ")
     if manifest.phantom:
         found.append("made on phantom images: these figures say nothing about real lesions")
     if role in _MAKING:

@@ -23,6 +23,8 @@ TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
 # Three convolutions (3 x 3, stride 2) 3 -> 16 -> 32 -> 32 on 32 x 32, and a matrix 32 -> 7.
 MACS = {"conv0": 16 * 16 * 16 * 27, "conv1": 8 * 8 * 32 * 144, "conv2": 4 * 4 * 32 * 288, "head": 7 * 32}
 
+COMPILED_HERE = [name for name in backends.NAMES if name != "tensorrt"]  # whose kits are emulated on this machine
+
 
 def qdq_file(
     path: Path, *, kind: str = "uint8", zero: int = 0, weight_zero: int = 0, plain: tuple[str, ...] = ()
@@ -93,7 +95,7 @@ def audited(target: str, folder: Path, **graph: object) -> ModeAudit:
     return found
 
 
-@pytest.mark.parametrize("target", backends.NAMES)
+@pytest.mark.parametrize("target", COMPILED_HERE)
 def test_what_fits_the_engine_runs_as_planned(target: str, tmp_path: Path) -> None:
     found = audited(target, tmp_path)
     assert found.int8_macs == found.planned_int8_macs == found.macs
@@ -105,7 +107,7 @@ def test_what_fits_the_engine_runs_as_planned(target: str, tmp_path: Path) -> No
     audit.refuse(result)
 
 
-@pytest.mark.parametrize("target", backends.NAMES)
+@pytest.mark.parametrize("target", COMPILED_HERE)
 def test_a_layer_whose_pairs_are_taken_away_is_planned_in_fp32_and_runs_so(target: str, tmp_path: Path) -> None:
     found = audited(target, tmp_path, plain=("conv1",))
     one = next(layer for layer in found.layers if any(name.startswith("conv1") for name in layer.origin))

@@ -20,7 +20,7 @@ from edgeskin.errors import EdgeskinError, unknown
 from edgeskin.spec.device import Device
 from edgeskin.spec.recipe import Recipe
 
-NAMES = ("openvino", "onnxruntime")
+NAMES = ("openvino", "onnxruntime", "tensorrt")
 
 # What a layer that multiplies can be executed in; every audit speaks in these words.
 INT8, FP32, BF16, FP16 = "int8", "fp32", "bf16", "fp16"

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeskin.backends import broken, require_file
+from edgeskin.backends import _cuda, broken, require_file
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.engine import MemoryEstimate
+from edgeskin.spec.engine import GraphNeeds, MemoryEstimate
 
 MIB = 1 << 20
 WORKSPACE_MIB = (64, 1024)  # the least and the most that is chosen here
@@ -38,15 +38,6 @@ class Available:
     swap_bytes: int = 0  # free, on disk
     zram: bool = False  # swap in compressed memory, which adds none
     shared: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a graph asks for, whatever builds it."""
-
-    weights_bytes: int
-    largest_weight_bytes: int
-    activation_bytes: int
 
 
 def available(root: Path = Path("/"), gpu_free_bytes: int | None = None) -> Available:
@@ -91,20 +82,25 @@ def _text(path: Path) -> str:
         return ""
 
 
-def estimate(graph: Path, found: Available, workspace_mb: int | None = None) -> MemoryEstimate:
+def here() -> Available:
+    """What this machine has for a build; a GPU with memory of its own is asked for it."""
+    gpu = _cuda.gpu()
+    return available(gpu_free_bytes=None if gpu.integrated else gpu.free_bytes)
+
+
+def estimate(asked: GraphNeeds, found: Available, workspace_mb: int | None = None) -> MemoryEstimate:
     """What building this graph needs, against what there is.
 
     Args:
-        graph: an ONNX file.
+        asked: what `needs` read off the graph, when its kit was made: a device need not have the package onnx.
         found: what `available` gave.
         workspace_mb: limit of the workspace in MiB; None chooses it from what is left.
 
     Raises:
-        EdgeskinError: no ONNX file, a workspace below 1 MiB, or the package onnx is not installed.
+        EdgeskinError: a workspace below 1 MiB.
     """
     if workspace_mb is not None and workspace_mb < 1:
         raise EdgeskinError("no such workspace", got=workspace_mb, possible="1 or more MiB")
-    asked = needs(graph)
     weights = asked.weights_bytes * _COPIES[found.shared] + 2 * asked.largest_weight_bytes
     overhead = _OVERHEAD[found.shared]
     activations = 2 * asked.activation_bytes
@@ -174,7 +170,7 @@ def refuse(found: MemoryEstimate, *, shared: bool = True) -> None:
     )
 
 
-def needs(graph: Path) -> Needs:
+def needs(graph: Path) -> GraphNeeds:
     """Weights and the largest sum of activations that live together, read off an ONNX file.
 
     Raises:
@@ -193,7 +189,11 @@ def needs(graph: Path) -> Needs:
     except (DecodeError, onnx.shape_inference.InferenceError) as error:
         raise broken(graph, error) from error
     weights = [_bytes(tensor.data_type, tensor.dims) for tensor in model.graph.initializer]
-    return Needs(sum(weights), max(weights, default=0), peak_live(model.graph))
+    return GraphNeeds(
+        weights_bytes=sum(weights),
+        largest_weight_bytes=max(weights, default=0),
+        activation_bytes=peak_live(model.graph),
+    )
 
 
 def peak_live(graph: Any) -> int:

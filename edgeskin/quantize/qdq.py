@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from edgeskin.backends import broken
+from edgeskin.backends._tensorrt_graph import cast_first
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file, staged_file, write_atomic
 from edgeskin.quantize.bias import correct_biases, mean_inputs
 from edgeskin.quantize.calibration import CalibrationFrames, Frames, calibration_frames
-from edgeskin.quantize.graph import MULTIPLYING, interface, load, opset, settle_names
+from edgeskin.quantize.graph import MULTIPLYING, attribute, interface, load, opset, settle_names
 from edgeskin.quantize.nodes import same_origin
 from edgeskin.quantize.ranges import Ranges, Step, measure
 from edgeskin.quiet import quiet
@@ -117,7 +118,8 @@ class Hub:
         quantized = quantizer.model.model
         if signed:
             _free_one_branch(quantized)
-            _cast_first(quantized)
+            _snap_scales(quantized, self._graph)
+            cast_first(quantized)
         quantizer.model.topological_sort()
         if self._recipe.bias_correction:
             correct_biases(self._graph, quantized, self.ranges.means)
@@ -206,19 +208,32 @@ def _free_one_branch(quantized: Any) -> None:
     quantized.graph.initializer.extend(constants)
 
 
-def _cast_first(quantized: Any) -> None:
-    """Make floats of the frames before they are transposed: TensorRT takes uint8 as an input and into a Cast alone."""
-    users: dict[str, list[Any]] = {}
-    for node in quantized.graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    for turn in users.get("frames", []):
-        after = users.get(turn.output[0], [])
-        if turn.op_type == "Transpose" and len(after) == 1 and after[0].op_type == "Cast":
-            cast, turned = after[0], after[0].output[0]
-            floats = f"{turned}_before_{turn.name}"  # a new name: what the file notes of the old ones no longer holds
-            cast.input[0], cast.output[0] = "frames", floats
-            turn.input[0], turn.output[0] = floats, turned
+def _snap_scales(quantized: Any, graph: Any) -> None:
+    """Round every scale up to a number that FP16 holds, and quantise the weights anew with it.
+
+    In a strongly typed network a scale has the type of what it scales: rounded later, weights and activations would all
+    be off by up to 0.05 %, and scales below 6e-5 by more.
+    """
+    import onnx
+
+    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    floats = {tensor.name: tensor for tensor in graph.graph.initializer}
+    pairs = [node for node in quantized.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for name in dict.fromkeys(node.input[1] for node in pairs):
+        scale = onnx.numpy_helper.to_array(stored[name])
+        near = scale.astype(np.float16)
+        up = np.where(near.astype(np.float32) < scale, np.nextafter(near, np.float16(np.inf)), near)
+        stored[name].CopyFrom(onnx.numpy_helper.from_array(up.astype(np.float32).reshape(scale.shape), name))
+    for node in pairs:
+        weight = floats.get(node.input[0].removesuffix("_quantized"))
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored or weight is None:
+            continue
+        values, scale = onnx.numpy_helper.to_array(weight), onnx.numpy_helper.to_array(stored[node.input[1]])
+        if scale.ndim:
+            axis = attribute(node, "axis", 1) % values.ndim
+            scale = scale.reshape([-1 if place == axis else 1 for place in range(values.ndim)])
+        integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+        stored[node.input[0]].CopyFrom(onnx.numpy_helper.from_array(integers, node.input[0]))
 
 
 def _symmetric(ranges: Ranges, signed: bool) -> Any:

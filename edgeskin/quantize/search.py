@@ -11,6 +11,7 @@ from edgeskin.backends import Session
 from edgeskin.data.roles import role_hash
 from edgeskin.errors import EdgeskinError
 from edgeskin.layers import read_file
+from edgeskin.quantize.choice import choose, explained, planned_cost, ranked
 from edgeskin.quantize.nodes import block, labels, pattern
 from edgeskin.quantize.ptq import is_transformer
 from edgeskin.quantize.qdq import Hub
@@ -19,7 +20,6 @@ from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.search import Candidate, LayerEffect, SearchResult
 
 InTurns = Callable[[Mapping[str, Session], int], Mapping[str, Sequence[float]]]  # sessions, rounds -> milliseconds
-SLACK = 0.05  # of latency: what a candidate may cost more than the fastest and still be chosen for its agreement
 SLOWER = 1.03  # INT8 over floating point in a part of the network, from which that part is taken back
 ROUNDS = 40
 RANKED_LESIONS = 160  # enough to rank parts by a mean over lesions; the gate asks all of them
@@ -95,7 +95,7 @@ def parts(graph: Path) -> list[Part]:
     return [part for part in found if part.layers and part.path]
 
 
-def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe], SearchResult]:
+def search(trials: Trials, base: Recipe, in_turns: InTurns | None) -> tuple[list[Recipe], SearchResult]:
     """Find the recipe with the least divergence from FP32 among those that hold the gate and are as fast as any.
 
     First ways to quantise the whole network; then its blocks, ranked by what returning each alone to floating point
@@ -103,7 +103,8 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe
     slower than floating point. Every answer is kept, so that a killed search goes on.
 
     Args:
-        in_turns: latencies of sessions asked in turn, e.g. `benchmark.turns.in_turns`.
+        in_turns: latencies of sessions asked in turn, e.g. `benchmark.turns.in_turns`; None where this machine does
+            not run what the device runs: then a product in INT8 counts as half of one in floating point.
 
     The gate is asked of the pair graph here; the whole gate, both graphs, is for the build to ask.
 
@@ -125,7 +126,7 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe
     ranking = _rank(trials, best.recipe, network, notes)
     complete &= len(ranking) == len(network)
     complete &= _revert(trials, best.recipe, ranking, tried, notes)
-    slower = _slower(trials, best.recipe, network, in_turns, notes)
+    slower = _slower(trials, best.recipe, network, in_turns, notes) if in_turns else {}
     taken = [(path,) for path, ratio in slower.items() if ratio > SLOWER]
     complete &= _try(trials, [_keeping(best.recipe, paths) for paths in taken], tried, notes)
     _time(trials, tried, in_turns)
@@ -139,55 +140,12 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns) -> tuple[list[Recipe
         budget_s=trials.budget_s,
         spent_s=round(trials.spent_s, 1),
         complete=complete,
-        candidates=tuple(_explained(tried, best)),
+        candidates=tuple(explained(tried, best)),
         ranking=tuple(ranking),
         slower_groups=slower,
         chosen=best.name,
         notes=tuple(notes),
     )
-
-
-def choose(tried: Sequence[Candidate]) -> Candidate:
-    """Of those that hold the gate (of all, if none does) and are within 5 % of the fastest: the least divergence.
-
-    >>> def made(name, nats, p50, gate):
-    ...     recipe = Recipe(name=name, target="openvino", precision="int8", quantizer="nncf", calibration_pairs=8)
-    ...     unknown = Estimate(reason="-")
-    ...     effect = Effect(divergence=nats, class_flips=0, target_flips=0, referral_flips=0,
-    ...                     balanced_accuracy=unknown, auc=unknown, lesions=9)
-    ...     return Candidate(name=name, recipe=recipe, effect=effect, p50_ms=p50, gate=gate)
-    >>> from edgeskin.spec.result import Estimate
-    >>> from edgeskin.spec.search import Effect
-    >>> choose([made("a", 3.0, 5.0, "holds"), made("b", 1.0, 5.2, "holds"), made("c", 0.1, 9.0, "holds")]).name
-    'b'
-    """
-    holding = [one for one in tried if one.gate != "fails"] or list(tried)
-    fastest = min((one.p50_ms for one in holding if one.p50_ms is not None), default=None)
-    near = [one for one in holding if fastest is None or (one.p50_ms or fastest) <= (1 + SLACK) * fastest]
-    return min(near, key=lambda one: one.effect.divergence)
-
-
-def ranked(tried: Sequence[Candidate]) -> list[Candidate]:
-    """All candidates in the order in which they would be chosen: the best, the best of the rest, and so on."""
-    left, order = list(tried), []
-    while left:
-        order.append(choose(left))
-        left.remove(order[-1])
-    return order
-
-
-def _explained(tried: Sequence[Candidate], best: Candidate) -> Iterator[Candidate]:
-    holding = any(one.gate != "fails" for one in tried)
-    for one in tried:
-        if one.name == best.name:
-            why = ""
-        elif holding and one.gate == "fails":
-            why = "the gate fails"
-        elif one.p50_ms is not None and best.p50_ms is not None and one.p50_ms > (1 + SLACK) * best.p50_ms:
-            why = f"{one.p50_ms / best.p50_ms - 1:.0%} slower"
-        else:
-            why = "further from FP32" if one.effect.divergence > best.effect.divergence else "slower"
-        yield one.model_copy(update={"why_not": why})
 
 
 def _try(trials: Trials, recipes: Sequence[Recipe], tried: list[Candidate], notes: list[str]) -> bool:
@@ -224,12 +182,17 @@ def _try(trials: Trials, recipes: Sequence[Recipe], tried: list[Candidate], note
     return True
 
 
-def _time(trials: Trials, tried: list[Candidate], in_turns: InTurns) -> None:
+def _time(trials: Trials, tried: list[Candidate], in_turns: InTurns | None) -> None:
     """Latency of every candidate, all in turns, so that they compare; kept, so that a resumed search chooses alike."""
+    if in_turns is None:
+        costs = [planned_cost(trials.model(one.recipe)) for one in tried]
+        tried[:] = [one.model_copy(update={"planned_cost": c}) for one, c in zip(tried, costs, strict=True)]
+        return
+    timer = in_turns
 
     def ask() -> dict[str, float]:
         sessions = {one.name: trials.session(trials.model(one.recipe), one.recipe) for one in tried}
-        spent = in_turns(sessions, ROUNDS)
+        spent = timer(sessions, ROUNDS)
         return {name: round(median(series), 4) for name, series in spent.items()}
 
     found = trials.once("p50", [trials.key(one.recipe) for one in tried], ask)

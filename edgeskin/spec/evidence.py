@@ -4,6 +4,7 @@ from typing import Literal
 
 from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.base import Spec
+from edgeskin.spec.engine import EngineEvidence, KitEvidence
 from edgeskin.spec.gated import GateResult
 from edgeskin.spec.search import SearchResult, Speed
 
@@ -28,3 +29,5 @@ class Evidence(Spec):
     search: SearchResult | None = None
     speed: Speed | None = None
     qat: Tuned | None = None
+    kit: KitEvidence | None = None  # target tensorrt
+    engine: EngineEvidence | None = None  # target tensorrt, once it is built

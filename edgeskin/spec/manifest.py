@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
-from edgeskin.spec.recipe import Recipe
+from edgeskin.spec.recipe import Precision, Recipe
 from edgeskin.spec.roles import RoleRecord
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import DataSpec, Fusion, NetworkSpec, Thresholds
@@ -44,7 +44,7 @@ class GraphEntry(Spec):
 
     file: str
     images: Literal[1, 2]
-    precision: Literal["fp32", "int8"]
+    precision: Precision
 
 
 class GoldenCase(Spec):
@@ -88,6 +88,20 @@ class Tuning(Spec):
     measured: str
 
 
+class Compatibility(Spec):
+    """What a TensorRT engine is bound to. Of a kit: what its device has; of an engine: what it was built on."""
+
+    device: str = Field(min_length=1)  # name of the profile
+    arch: Literal["x86_64", "aarch64"]
+    sm: str = Field(pattern=r"^\d+\.\d+$")  # compute capability, "8.7"
+    tensorrt: str = Field(pattern=r"^\d+\.\d+(\.\d+)*$")
+    cuda: str = ""
+    jetpack: str = ""  # releases with that version of TensorRT, "6.1 to 6.2.2"
+    dla_core: int | None = Field(default=None, ge=0)
+    gpu: str = ""  # its name; of an engine alone
+    driver: str = ""  # highest CUDA version that the driver supports; of an engine alone
+
+
 class Gated(Spec):
     """Whether the bundle was shown not to be worse than FP32. Details lie in evidence.json."""
 
@@ -102,7 +116,8 @@ class Manifest(Spec):
     format_version: Literal[1] = 1
     name: str
     target: str
-    precision: Literal["fp32", "int8"]
+    stage: Literal["ready", "kit"] = "ready"  # a kit holds graphs from which the device builds its engine
+    precision: Precision
     phantom: bool
     research_use: Literal["research use only, not a medical device"] = "research use only, not a medical device"
     task_schema: Schema
@@ -122,6 +137,11 @@ class Manifest(Spec):
     provenance: Provenance
     tuning: tuple[Tuning, ...] = ()  # one a processor
     gated: Gated = Gated(status="ungated", why="made before there was a gate")
+    compatibility: Compatibility | None = None  # of target tensorrt
+    fp16: dict[Mode, GraphEntry] = Field(
+        default_factory=dict
+    )  # of a kit: the same network in FP16, against which the device times INT8
+    answers_file: str = ""  # of target tensorrt: logits that FP32 and the emulation gave, by role and lesion hash
     evidence_file: str = ""  # edgeskin.spec.evidence.Evidence as JSON; "" = none
 
     @model_validator(mode="after")
@@ -144,6 +164,13 @@ class Manifest(Spec):
             for mode, graph in graphs.items():
                 if graph.images != IMAGES[mode]:
                     raise ValueError(f"{kind}.{mode} must take {IMAGES[mode]} image(s)")
+        if (self.target == "tensorrt") != (self.compatibility is not None):
+            raise ValueError("compatibility is for target tensorrt, which needs it")
+        if self.stage == "kit" and self.target != "tensorrt":
+            raise ValueError("a kit is for target tensorrt")
+        for name in [*(g.file for g in self.fp16.values()), *filter(None, [self.answers_file])]:
+            if name not in self.files:
+                raise ValueError(f"{name} is used but not listed in files")
         if any(g.precision != "fp32" for g in self.reference.values()):
             raise ValueError("reference must be fp32")
         if (self.target, self.precision) != (self.recipe.target, self.recipe.precision):

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from edgeskin.spec.base import Spec
 from edgeskin.spec.gate import GateSpec
 
-Precision = Literal["fp32", "int8"]
-TargetName = Literal["openvino", "onnxruntime"]
+Precision = Literal["fp32", "fp16", "int8"]  # fp16: target tensorrt alone
+TargetName = Literal["openvino", "onnxruntime", "tensorrt"]
 
 
 class Recipe(Spec):
@@ -46,7 +46,7 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.precision == "int8") != (self.quantizer != "none"):
-            raise ValueError("precision int8 needs a quantizer, fp32 needs quantizer 'none'")
+            raise ValueError("precision int8 needs a quantizer, fp16 or fp32 needs quantizer 'none'")
         if self.quantizer == "nncf" and self.target != "openvino":
             raise ValueError("quantizer 'nncf' is for target openvino")
         if self.precision == "int8" and self.calibration_pairs < 1:
@@ -57,6 +57,10 @@ class Recipe(Spec):
             raise ValueError("preset and smooth_quant are choices of quantizer 'nncf'")
         if self.quantizer != "qdq" and self.activations != "uint8":
             raise ValueError("activations is a choice of quantizer 'qdq'")
-        if self.precision == "fp32" and (self.gate is not None or self.int8_macs_floor):
+        if self.precision == "fp16" and self.target != "tensorrt":
+            raise ValueError("precision fp16 is for target tensorrt")
+        if self.target == "tensorrt" and self.precision == "int8" and self.activations != "int8":
+            raise ValueError("target tensorrt takes activations 'int8' alone")
+        if self.precision != "int8" and (self.gate is not None or self.int8_macs_floor):
             raise ValueError("gate and int8_macs_floor are for precision int8")
         return self

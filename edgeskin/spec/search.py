@@ -39,6 +39,7 @@ class Candidate(Spec):
     recipe: Recipe
     effect: Effect
     p50_ms: float | None = None  # of the pair graph on this machine
+    planned_cost: float | None = None  # where nothing can be timed: 1 in floating point, 0.5 all in INT8; an estimate
     gate: Literal["holds", "fails", "not asked"] = "not asked"
     reverted: tuple[str, ...] = ()  # groups in floating point
     why_not: str = ""  # the reason why it was not chosen; empty for the chosen one

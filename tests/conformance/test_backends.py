@@ -35,6 +35,14 @@ def target(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture
+def compiled(target: str) -> str:
+    """A target that compiles on this machine. TensorRT's graphs are emulated; tests/engine compiles them."""
+    if target == "tensorrt":
+        pytest.skip("an emulation has no compiled layers")
+    return target
+
+
 def _recipe(target: str, precision: str) -> Recipe:
     recipe = catalog.recipe(f"{target}-{precision}")
     return recipe.model_copy(update={"calibration_pairs": CALIBRATION}) if precision == "int8" else recipe
@@ -88,7 +96,7 @@ def test_int8_stays_close_on_frames_it_was_not_calibrated_on(target, built, netw
 
 
 @pytest.mark.parametrize("images", [2, 1])
-def test_int8_is_executed_as_int8(target, built, images):
+def test_int8_is_executed_as_int8(compiled, target, built, images):
     backend = backends.get(target)
     plain = backend.open(built["fp32", images]).executed_precisions()
     reduced = backend.open(built["int8", images]).executed_precisions()
@@ -101,7 +109,7 @@ def test_int8_is_executed_as_int8(target, built, images):
 
 @pytest.mark.parametrize("images", [2, 1])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_every_product_of_the_file_is_found_in_what_was_compiled(target, built, precision, images):
+def test_every_product_of_the_file_is_found_in_what_was_compiled(compiled, target, built, precision, images):
     path = built[precision, images]
     counted = layers.count_file(path, "pair")
     found = audit.audit_session(backends.get(target).open(path), path)
@@ -116,7 +124,7 @@ def test_every_product_of_the_file_is_found_in_what_was_compiled(target, built, 
         assert {layer.kind for layer in found.layers if layer.executed != "int8"} <= {"Subgraph", "MatMul"}
 
 
-def test_layers_that_the_recipe_keeps_are_planned_in_fp32(target, onnx_models, pairs, tmp_path):
+def test_layers_that_the_recipe_keeps_are_planned_in_fp32(compiled, target, onnx_models, pairs, tmp_path):
     recipe = _recipe(target, "int8").model_copy(update={"keep_fp32": ("/Conv/",)})
     source = quantize(onnx_models[1], pairs, recipe, tmp_path / "quantized")
     path = tmp_path / backends.get(target).build(source, tmp_path, recipe)[0]
@@ -179,7 +187,7 @@ def test_threads_are_as_asked(target, built):
 
 def test_describe_names_the_conditions(target, built):
     facts = backends.get(target).open(built["fp32", 1]).describe()
-    assert facts["backend"] == target
+    assert facts["backend"] == ("emulation of tensorrt" if target == "tensorrt" else target)
     assert set(facts) == {"backend", "version", "device", "threads", "precision_hint"}
     assert facts["precision_hint"] == "f32"
 
@@ -238,10 +246,20 @@ def test_unsupported_gives_reasons(target, monkeypatch):
         assert (reason is None) == (target in board.targets)
         assert reason is None or board.name in reason
     real = importlib.util.find_spec
-    monkeypatch.setattr(backend, "find_spec", lambda name: None if name == target else real(name))
-    assert f"pip install 'edgeskin[{target}]'" in (backend.unsupported(recipe) or "")
-    with pytest.raises(EdgeskinError, match=rf"pip install 'edgeskin\[{target}\]'"):
+    engine, extra = ("onnxruntime", "export") if target == "tensorrt" else (target, target)  # a kit is emulated
+    monkeypatch.setattr(backend, "find_spec", lambda name: None if name == engine else real(name))
+    assert f"pip install 'edgeskin[{extra}]'" in (backend.unsupported(recipe) or "")
+    with pytest.raises(EdgeskinError, match=rf"pip install 'edgeskin\[{extra}\]'"):
         backend.open(Path("model.onnx"))
+
+
+def test_an_emulation_does_not_pass_for_an_engine(target, built):
+    if target != "tensorrt":
+        pytest.skip("runs what the device runs")
+    session = backends.get(target).open(built["int8", 2])
+    assert session.describe()["backend"] == "emulation of tensorrt"
+    with pytest.raises(EdgeskinError, match="no compiled layers: got 'a build kit'; fix: build its engine"):
+        session.executed_layers()
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -276,7 +294,9 @@ with out.progress("calibrating", 8) as step:
     path = quantize(Path({str(onnx_models[2])!r}), frames, recipe, Path({str(tmp_path / "q")!r}), step)
 backend = backends.get("{target}")
 name = backend.build(path, Path({str(tmp_path / "b")!r}), recipe)[0]
-assert "int8" in backend.open(Path({str(tmp_path / "b")!r}) / name).executed_precisions()
+session = backend.open(Path({str(tmp_path / "b")!r}) / name)
+assert "{target}" == "tensorrt" or "int8" in session.executed_precisions()
+session.run(frames[0])
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "cwd", capture_output=True, text=True, timeout=300, check=False

@@ -147,7 +147,7 @@ def test_blocks_are_taken_back_until_the_gate_holds(
     """A gate that asks for more agreement than all INT8 reaches, and no more than FP32 has."""
     trials = make()
     plain, _ = trials.effect(recipe(target))
-    asked = plain.divergence / 3
+    asked = plain.divergence / 2
 
     def strict(self, given, logits):
         found = effect(self.deciding, self.control, logits).divergence
