@@ -81,7 +81,8 @@ def build(
         EdgeskinError: no kit, one for another machine, and what `sealing.build` refuses.
     """
     from edgeskin import nearness, sealing
-    from edgeskin.engine import here, maker, memory
+    from edgeskin import tensorrt_here as here
+    from edgeskin.engine import maker, memory
 
     opened, asked = open_bundle(kit), options or Options()
     sealing.refuse_other(opened)
@@ -90,7 +91,7 @@ def build(
     chosen = maker.find(opened.manifest, program=trtexec)
     here.check(bound, chosen.compatibility)
     if asked.dla_core is not None:
-        here.dla(catalog.device(bound.device), bound.tensorrt, asked.dla_core)
+        here.dla(here.board(bound), bound.tensorrt, asked.dla_core)
     if sealing.is_built(opened, folder, chosen.compatibility):
         out.note(f"{folder}: built before from this kit on this machine, nothing to do")
         return open_bundle(folder).manifest

@@ -134,7 +134,7 @@ def _recipe(target: str, name: str, device: str, calibration_pairs: int) -> Reci
 
 def _kit_for(target: str, device: str, jetpack: str) -> Compatibility | None:
     """What the engine of a kit will be bound to; None for another target."""
-    from edgeskin.engine import here
+    from edgeskin import tensorrt_here as here
 
     if target != "tensorrt":
         if jetpack:

@@ -98,6 +98,10 @@ def load(
         )
     if target_check and (reason := backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe)):
         raise EdgeskinError(f"target {bundle.manifest.target!r} does not run here: {reason}")
+    if target_check and bundle.manifest.stage == "ready" and (bound := bundle.manifest.compatibility):
+        from edgeskin import tensorrt_here
+
+        tensorrt_here.refuse_foreign(bound)
     if graphs == "reference" and bundle.lean:
         raise EdgeskinError(
             "this bundle was packed without its FP32 reference",

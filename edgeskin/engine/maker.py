@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from edgeskin import backends
+from edgeskin import tensorrt_here as here
 from edgeskin.backends import Session
-from edgeskin.engine import here, trtexec
+from edgeskin.engine import trtexec
 from edgeskin.engine.builder import Asked, build_plan
 from edgeskin.env import cache_dir
 from edgeskin.errors import EdgeskinError

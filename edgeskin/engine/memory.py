@@ -11,7 +11,7 @@ TensorRT tells only afterwards what it used, so this is an estimate. Its parts, 
 - workspace: the scratch memory that one candidate may ask for. TensorRT's own limit is all of the GPU's memory, on a
   Jetson all of the machine's; exports there run out of memory without a limit and do not with 1 GiB (ultralytics
   #23845, #23945). We give half of what is left over, since timing takes from it too, between 64 MiB and 1 GiB.
-- overhead: CUDA's context and the library of kernels. Logs of TensorRT say, for the process: AGX Orin with 10.3.0
+- overhead: CUDA's context and the library of kernels. Logs of TensorRT say, for the process: a machine with 10.3.0
   +927 MiB and 1001 in all; Thor with 10.13 +1227 and 1459 in all (meta-tegra #2120). The rest is for Python and NumPy.
 """
 
@@ -84,6 +84,8 @@ def _text(path: Path) -> str:
 
 def here() -> Available:
     """What this machine has for a build; a GPU with memory of its own is asked for it."""
+    if _cuda.unsupported():  # a board with trtexec alone
+        return available()
     gpu = _cuda.gpu()
     return available(gpu_free_bytes=None if gpu.integrated else gpu.free_bytes)
 

@@ -21,9 +21,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgeskin.engine.here import LEAST, numbers
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, sync
+from edgeskin.tensorrt_here import LEAST, numbers
 
 PLACES = (Path("/usr/src/tensorrt/bin/trtexec"),)  # where JetPack puts it, outside PATH
 _BANNER = re.compile(r"\[TensorRT v(\d+(?:\.\d+)*)\](?: \[b(\d+)\])?")

@@ -13,9 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeskin.engine import memory
 from edgeskin.engine.memory import MIB, Available
-from edgeskin.spec.engine import GraphNeeds
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.engine import MemoryEstimate
+from edgeskin.spec.engine import GraphNeeds, MemoryEstimate
 
 Tree = Callable[..., Path]
 

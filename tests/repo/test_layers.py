@@ -38,6 +38,7 @@ CORE = {
     "scoring",
     "signing",
     "spec",
+    "tensorrt_here",
 }
 HEAVY = {
     "cryptography",
@@ -148,6 +149,7 @@ def test_imports_point_downwards(name):
         **dict.fromkeys(CORE, TOP | CHAIN | STAGES | BACKENDS | MODEL),
         "runtime": TOP | CHAIN | STAGES | MODEL,  # opens bundles through a backend
         "audit": TOP | CHAIN | STAGES | MODEL,  # reads what a backend compiled
+        "tensorrt_here": TOP | CHAIN | STAGES | MODEL,  # asks the GPU
         "layers": TOP | CHAIN | STAGES | MODEL,  # reads an IR with OpenVINO's one core
         "": TOP | CHAIN | STAGES | BACKENDS | MODEL,
     }[here]

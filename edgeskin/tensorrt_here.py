@@ -148,6 +148,33 @@ def check_engine(made: Compatibility, machine: Compatibility) -> None:
         raise EdgeskinError("the engine is of another GPU", got=f"{machine.gpu} here", possible=made.gpu, fix=again)
 
 
+def refuse_foreign(made: Compatibility) -> None:
+    """Raise unless an engine that was built on `made` runs here; before TensorRT is asked, which says it late.
+
+    Raises:
+        EdgeskinError: no TensorRT, driver or GPU here, or what `check_engine` refuses.
+    """
+    found = here()
+    if isinstance(found, str):
+        raise EdgeskinError("this TensorRT engine does not run here", got=found)
+    check_engine(made, found)
+
+
+def board(bound: Compatibility) -> Device:
+    """The profile of the device that a kit is for.
+
+    Raises:
+        EdgeskinError: it is for a machine that no profile names, or for a profile that is not installed.
+    """
+    if bound.device == ANYWHERE:
+        raise EdgeskinError(
+            "no profile tells what this machine has",
+            got=bound.gpu,
+            fix="export the kit with --device, or leave out --dla",
+        )
+    return catalog.device(bound.device)
+
+
 def _same_machine(what: str, wanted: Compatibility, machine: Compatibility, fix: str) -> None:
     if wanted.arch != machine.arch:
         raise EdgeskinError(

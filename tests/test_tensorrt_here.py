@@ -8,11 +8,11 @@ from types import ModuleType
 import pytest
 
 from edgeskin import catalog, doctor
+from edgeskin import tensorrt_here as module
 from edgeskin.backends import _cuda
-from edgeskin.engine import here as module
-from edgeskin.engine.here import ANYWHERE, check, check_engine, dla, here, package_version, software
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.manifest import Compatibility
+from edgeskin.tensorrt_here import ANYWHERE, check, check_engine, dla, here, package_version, software
 
 ORIN = _cuda.Gpu("Orin", "8.7", 8 << 30, 4 << 30, "12.6", True)
 CARD = _cuda.Gpu("NVIDIA A2", "8.6", 16 << 30, 15 << 30, "13.0", False)
