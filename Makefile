@@ -33,13 +33,16 @@ $(STAMP): requirements/uv.txt requirements/dev.txt pyproject.toml
 	@touch $@
 
 # What a test reads TensorRT's names from, version by version. It skips one that has no wheel for this Python or machine.
-$(BINDINGS): $(STAMP) $(BINDING_LOCKS)
+$(BINDINGS): $(STAMP) $(BINDING_LOCKS) requirements/tensorrt-rtx.txt
 	@for lock in $(BINDING_LOCKS); do version=$$(basename $$lock .txt); \
 		told=$$($(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
 			--target $(VENV)/tensorrt-bindings/$$version -r $$lock 2>&1) && continue; \
 		echo "note: no bindings of TensorRT $$version, so their test skips:" $$(head -n 3 <<< "$$told") >&2; \
 		[[ $$told == *"has no wheels"* ]] || exit 0; \
-	done; touch $@
+	done; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(VENV)/tensorrt-rtx \
+		-r requirements/tensorrt-rtx.txt || echo "note: no TensorRT for RTX, so its tests skip" >&2; \
+	touch $@
 
 demo: $(STAMP) ## the whole chain on drawn lesions; ends with the path of an HTML report
 	$(BIN)/edgeskin demo --out demo
@@ -65,6 +68,7 @@ lock: $(STAMP) ## compile requirements/*.txt anew
 	$(UV_COMPILE) --extra dev -o requirements/dev.txt pyproject.toml
 	$(UV_COMPILE) --extra openvino --extra onnxruntime -o requirements/device.txt pyproject.toml
 	echo uv | $(UV_COMPILE) --no-annotate -o requirements/uv.txt -
+	sed -n 's/ .*//; /==/p' requirements/tensorrt-rtx.txt | $(UV_COMPILE) --no-annotate -o requirements/tensorrt-rtx.txt -
 	for lock in $(BINDING_LOCKS); do sed -n '1s/ .*//p' $$lock | $(UV_COMPILE) --no-annotate -o $$lock.new -; mv $$lock.new $$lock; done
 
 clean: ## remove what the commands above made; the .venv stays

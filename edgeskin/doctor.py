@@ -48,7 +48,7 @@ class Extra:
         return f"pip install 'edgeskin[{self.name}]'"
 
 
-# `tensorrt` is not among them: this version has no backend for it, so nobody should be told to install it.
+# `tensorrt` is not among them: it is told of as a target, as what it needs depends on the machine.
 EXTRAS = (
     Extra("openvino", {"openvino": "openvino"}, "run, verify and benchmark bundles on OpenVINO"),
     Extra("onnxruntime", {"onnxruntime": "onnxruntime"}, "run, verify and benchmark bundles on ONNX Runtime"),
@@ -72,6 +72,12 @@ EXTRAS = (
         "train tf_efficientnet_lite0 from ImageNet weights without a download",
     ),
     Extra("opencv", {"opencv-python-headless": "cv2"}, "camera frames prepared in a seventh of the time"),
+    Extra(
+        "tensorrt-rtx",
+        {"tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings", "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs"},
+        "a check of TensorRT build kits without a GPU",
+    ),
+    Extra("sign", {"cryptography": "cryptography"}, "edgeskin sign, verify-signature"),
     Extra("fleet", {"paramiko": "paramiko"}, "edgeskin bench --hosts"),
 )
 # What each instruction set does for INT8, the best first.
@@ -306,7 +312,21 @@ def _targets(machine: Machine) -> list[Check]:
     return [_target(target, name, listed, exported) for target in sorted({*listed, *exported})]
 
 
+def _tensorrt() -> Check:
+    """TensorRT runs wherever it, a driver and a GPU are, whatever the profile lists."""
+    from edgeskin import tensorrt_here
+
+    label, enables = "target tensorrt", "building engines of kits, and running them"
+    found = tensorrt_here.here()
+    if isinstance(found, str):
+        reason, _, fix = found.partition("; fix: ")
+        return Check(label, "absent", f"{reason}; build kits are made without it", enables, fix)
+    return Check(label, "ok", f"runs here: TensorRT {found.tensorrt}, {found.gpu}, SM {found.sm}", enables)
+
+
 def _target(target: str, device: str, listed: Sequence[str], exported: set[str]) -> Check:
+    if target == "tensorrt":
+        return _tensorrt()
     label, enables = f"target {target}", f"running bundles of target {target}"
     others = [other for other in listed if other != target and other in exported]
     instead = f"export for {' or '.join(others)}" if others else ""
@@ -320,8 +340,7 @@ def _target(target: str, device: str, listed: Sequence[str], exported: set[str])
         where = f"not on {device}, which runs {', '.join(listed)}" if device else f"no profile for {platform.machine()}"
         return Check(label, "absent", f"{where}; {found}", enables, instead)
     if status == "absent":
-        fix = "it comes with JetPack" if target == "tensorrt" else f"pip install 'edgeskin[{target}]'"
-        return Check(label, "absent", f"{found} installed", enables, fix)
+        return Check(label, "absent", f"{found} installed", enables, f"pip install 'edgeskin[{target}]'")
     return Check(label, "ok", f"runs here: {found}", enables)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeskin import catalog, doctor
+from edgeskin import catalog, doctor, tensorrt_here
 from edgeskin.doctor import Check, Machine, match_device, read_machine
 from edgeskin.spec.base import read_toml
+from edgeskin.spec.manifest import Compatibility
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -184,6 +185,8 @@ def target(name: str, given: Machine) -> Check:
 
 def test_targets_with_a_recipe_run_here():
     for check in doctor._targets(doctor.read_machine()):
+        if check.name == "target tensorrt":
+            continue  # needs a GPU
         assert check.status == "ok", check
         assert check.found.startswith("runs here: ")
 
@@ -198,13 +201,23 @@ def test_a_target_that_the_board_cannot_run_names_another():
 
 
 def test_a_target_without_a_recipe_is_not_promised(monkeypatch):
-    recipes = [name for name in catalog.recipe_names() if not name.startswith("tensorrt")]
+    recipes = [name for name in catalog.recipe_names() if not name.startswith("openvino")]
     monkeypatch.setattr(catalog, "recipe_names", lambda: recipes)
-    board = machine("aarch64", board="NVIDIA Jetson Orin Nano Developer Kit")
-    check = target("tensorrt", board)
+    check = target("openvino", machine("x86_64"))
     assert check.status == "absent"
     assert check.found.endswith("edgeskin has no recipe for it yet")
     assert check.fix == "export for onnxruntime"
+
+
+def test_tensorrt_is_told_by_the_gpu_and_not_by_the_profile(monkeypatch):
+    monkeypatch.setattr(tensorrt_here, "here", lambda: "no NVIDIA driver on this machine; fix: install it")
+    check = doctor._tensorrt()
+    assert (check.status, check.fix) == ("absent", "install it")
+    assert check.found == "no NVIDIA driver on this machine; build kits are made without it"
+    found = Compatibility(device="this machine", arch="x86_64", sm="9.0", tensorrt="10.16.1", gpu="NVIDIA H200")
+    monkeypatch.setattr(tensorrt_here, "here", lambda: found)
+    assert doctor._tensorrt().status == "ok"
+    assert doctor._tensorrt().found == "runs here: TensorRT 10.16.1, NVIDIA H200, SM 9.0"
 
 
 def test_a_target_whose_engine_is_missing_says_what_to_install(monkeypatch):
@@ -219,6 +232,8 @@ def test_a_target_whose_engine_is_missing_says_what_to_install(monkeypatch):
 def test_a_machine_without_a_profile_promises_no_target():
     for check in doctor._targets(machine("riscv64")):
         assert check.status == "absent"
+        if check.name == "target tensorrt":
+            continue  # says what it lacks itself
         assert check.found.startswith("no profile for")
 
 

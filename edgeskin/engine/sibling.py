@@ -5,7 +5,6 @@ take; what it fuses hints at what TensorRT fuses. Its plan is thrown away: it is
 """
 
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from edgeskin.layers import read_file
 from edgeskin.spec.engine import Sibling, SiblingGraph
 from edgeskin.spec.manifest import Mode
 
-PACKAGE = "tensorrt_rtx"
+PACKAGE = "tensorrt_rtx_bindings"
 SM = "8.6"  # of the GPUs that it compiles for, the nearest to Orin's 8.7
 
 
@@ -47,10 +46,10 @@ def accept(graphs: Mapping[Mode, Path], step: Callable[[int], object] = lambda _
             audit=audit.join(read_file(path), layers, reformats),
             plan_bytes=len(plan.data),
         )
-    return Sibling(builder=f"tensorrt-rtx {metadata.version('tensorrt-rtx')}", sm=SM, modes=found)
+    return Sibling(builder=f"tensorrt-rtx {trt.__version__}", sm=SM, modes=found)
 
 
 def _module() -> Any:
-    import tensorrt_rtx  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    import tensorrt_rtx_bindings  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    return tensorrt_rtx
+    return tensorrt_rtx_bindings
