@@ -1,29 +1,25 @@
 """The hub: explicit Q/DQ ONNX, symmetric weights a channel, symmetric activations a tensor."""
 
-import tempfile
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeskin.backends import broken
 from edgeskin.backends._tensorrt_graph import cast_first
-from edgeskin.errors import EdgeskinError
-from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file, staged_file, write_atomic
+from edgeskin.files import os_errors, sha256_file, write_atomic
 from edgeskin.quantize.bias import correct_biases, mean_inputs
 from edgeskin.quantize.calibration import CalibrationFrames, Frames, calibration_frames
-from edgeskin.quantize.graph import MULTIPLYING, attribute, interface, load, opset, settle_names
+from edgeskin.quantize.graph import MULTIPLYING, interface, load
 from edgeskin.quantize.nodes import same_origin
+from edgeskin.quantize.prepared import floats_at, key_of, prepared
 from edgeskin.quantize.ranges import Ranges, Step, measure
+from edgeskin.quantize.scales import keep_nodes, settle_scales
 from edgeskin.quiet import quiet
 from edgeskin.spec.recipe import Recipe
 
 # What gains from INT8 on a CPU, and what lies between two such nodes and would else force a change of type.
 OPERATIONS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
-_OPSET = 13  # the first that knows scales a channel
-_FORMAT = 1  # of what a hub keeps; raise it when the same key would give other numbers
 
 
 class Hub:
@@ -54,9 +50,9 @@ class Hub:
         levels = 256 if recipe.activations == "uint8" else 254
         with os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._prepared = _prepared(model, folder)
+        self._prepared = prepared(model, folder)
         graph = self._graph = load(self._prepared)
-        tensors = _tensors(graph)
+        tensors = floats_at(graph, OPERATIONS)
         with quiet():
             self.ranges: Ranges = measure(
                 graph,
@@ -64,7 +60,7 @@ class Hub:
                 mean_inputs(graph) & set(tensors),
                 chosen,
                 folder,
-                _key(sha256_file(self._prepared), chosen.sha256),
+                key_of(sha256_file(self._prepared), chosen.sha256),
                 on_step,
                 calibrator=recipe.calibrator,
                 levels=levels,
@@ -118,61 +114,13 @@ class Hub:
         quantized = quantizer.model.model
         if signed:
             _free_one_branch(quantized)
-            _snap_scales(quantized, self._graph)
+            settle_scales(quantized, {tensor.name: tensor for tensor in self._graph.graph.initializer})
             cast_first(quantized)
         quantizer.model.topological_sort()
         if self._recipe.bias_correction:
             correct_biases(self._graph, quantized, self.ranges.means)
         write_atomic(out, quantized.SerializeToString(deterministic=True))
         return out
-
-
-def _key(*parts: object) -> str:
-    return sha256_bytes(canonical_json([_FORMAT, metadata.version("onnxruntime"), *parts]).encode())[:16]
-
-
-def _prepared(model: Path, folder: Path) -> Path:
-    """The graph with its constants folded, its normalisations in the convolutions, and every shape known."""
-    import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    path = folder / f"prepared-{_key(sha256_file(model))}.onnx"
-    if path.is_file():
-        return path
-    graph = load(model)
-    used = opset(graph)
-    if used < _OPSET:
-        raise EdgeskinError(
-            "the ONNX file is too old to hold quantised layers",
-            got=f"{model.name}, opset {used}",
-            possible=f"opset {_OPSET} or newer",
-            fix="export it anew",
-        )
-    with tempfile.TemporaryDirectory() as scratch, quiet():
-        named, ready = Path(scratch) / "named.onnx", Path(scratch) / "ready.onnx"
-        onnx.save(graph, named)
-        try:
-            quant_pre_process(named, ready, skip_symbolic_shape=True)
-        except Exception as error:
-            if isinstance(error, RuntimeError) or type(error).__module__.startswith(("onnx", "google")):
-                raise broken(model, error) from error
-            raise
-        graph = onnx.shape_inference.infer_shapes(onnx.load(ready))
-    settle_names(graph)
-    with staged_file(path) as staged:
-        staged.write_bytes(graph.SerializeToString(deterministic=True))
-    return path
-
-
-def _tensors(graph: Any) -> list[str]:
-    """Floating point tensors that quantisation may touch, in the order of execution."""
-    from onnx import TensorProto
-
-    known = (*graph.graph.value_info, *graph.graph.input, *graph.graph.output)
-    floating = {v.name for v in known if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-    floating -= {tensor.name for tensor in graph.graph.initializer}
-    touched = [n for node in graph.graph.node if node.op_type in OPERATIONS for n in (*node.input, *node.output)]
-    return [name for name in dict.fromkeys(touched) if name in floating]
 
 
 def _free_one_branch(quantized: Any) -> None:
@@ -200,40 +148,7 @@ def _free_one_branch(quantized: Any) -> None:
                 node.input[place] = before.input[0]
                 gone |= {before.name, after.name}
                 break
-    left = [node for node in quantized.graph.node if node.name not in gone]
-    used = {name for node in left for name in node.input}
-    constants = [tensor for tensor in quantized.graph.initializer if tensor.name in used]
-    del quantized.graph.node[:], quantized.graph.initializer[:]
-    quantized.graph.node.extend(left)
-    quantized.graph.initializer.extend(constants)
-
-
-def _snap_scales(quantized: Any, graph: Any) -> None:
-    """Round every scale up to a number that FP16 holds, and quantise the weights anew with it.
-
-    In a strongly typed network a scale has the type of what it scales: rounded later, weights and activations would all
-    be off by up to 0.05 %, and scales below 6e-5 by more.
-    """
-    import onnx
-
-    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    floats = {tensor.name: tensor for tensor in graph.graph.initializer}
-    pairs = [node for node in quantized.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    for name in dict.fromkeys(node.input[1] for node in pairs):
-        scale = onnx.numpy_helper.to_array(stored[name])
-        near = scale.astype(np.float16)
-        up = np.where(near.astype(np.float32) < scale, np.nextafter(near, np.float16(np.inf)), near)
-        stored[name].CopyFrom(onnx.numpy_helper.from_array(up.astype(np.float32).reshape(scale.shape), name))
-    for node in pairs:
-        weight = floats.get(node.input[0].removesuffix("_quantized"))
-        if node.op_type != "DequantizeLinear" or node.input[0] not in stored or weight is None:
-            continue
-        values, scale = onnx.numpy_helper.to_array(weight), onnx.numpy_helper.to_array(stored[node.input[1]])
-        if scale.ndim:
-            axis = attribute(node, "axis", 1) % values.ndim
-            scale = scale.reshape([-1 if place == axis else 1 for place in range(values.ndim)])
-        integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
-        stored[node.input[0]].CopyFrom(onnx.numpy_helper.from_array(integers, node.input[0]))
+    keep_nodes(quantized, [node for node in quantized.graph.node if node.name not in gone])
 
 
 def _symmetric(ranges: Ranges, signed: bool) -> Any:
