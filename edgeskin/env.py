@@ -24,3 +24,12 @@ def cache_dir() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edgeskin"
+
+
+def for_child(**changes: str) -> dict[str, str]:
+    """The environment for a process that is to be started: this one's, with changes.
+
+    >>> for_child(EDGESKIN_DOCTEST="2")["EDGESKIN_DOCTEST"]
+    '2'
+    """
+    return {**os.environ, **changes}

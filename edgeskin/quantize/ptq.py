@@ -25,7 +25,7 @@ def quantize(model: Path, frames: Iterable[Frames], recipe: Recipe, out: Path, o
         model: FP32 ONNX, input `frames` uint8 [images, H, W, 3].
         frames: calibration pairs, uint8 [2, H, W, 3] each; a graph of one image gets the dermoscopic frame. A
             sequence that reads from the disk, such as a `FrameStore`, keeps memory independent of their number.
-        out: folder for the quantised model, `<model stem>.xml` (nncf) or `.onnx` (qdq).
+        out: folder for the quantised model, `<model stem>.xml` (nncf) or `.onnx` (qdq, modelopt).
         on_step: called with 1 for each calibration pair, or with more where a killed run is taken up; e.g. the `step`
             of `out.progress`.
 
@@ -38,7 +38,7 @@ def quantize(model: Path, frames: Iterable[Frames], recipe: Recipe, out: Path, o
     """
     if recipe.quantizer == "none":
         raise EdgeskinError("this recipe does not quantise", got=recipe.name, fix="choose an int8 recipe")
-    for package, extra in (("onnx", "export"), (_PACKAGES[recipe.quantizer], _EXTRAS[recipe.quantizer])):
+    for package, extra in (("onnx", "export"), *_needed(recipe.quantizer)):
         if find_spec(package) is None:
             raise missing_extra(package, extra)
     if reason := get(recipe.target).unsupported(recipe):
@@ -56,17 +56,27 @@ def quantize(model: Path, frames: Iterable[Frames], recipe: Recipe, out: Path, o
     keep = kept(recipe.keep_fp32, labels(graph), required=shape[0] == 2)
     with os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+    if recipe.quantizer == "nncf":
+        from edgeskin.quantize.nncf import quantize_nncf
+
+        return quantize_nncf(model, chosen, recipe, keep, out, on_step)
+    scratch = out / f".calibration-{model.stem}"  # left by a kill, taken up by the next call
     if recipe.quantizer == "qdq":
         from edgeskin.quantize.qdq import Hub
 
-        scratch = out / f".calibration-{model.stem}"  # left by a kill, taken up by the next call
         path = Hub(model, chosen, recipe, scratch, on_step).write(keep, out / f"{model.stem}.onnx")
-        shutil.rmtree(scratch, ignore_errors=True)
-        return path
-    from edgeskin.quantize.nncf import quantize_nncf
+    else:
+        from edgeskin.quantize.modelopt import quantize_modelopt
 
-    return quantize_nncf(model, chosen, recipe, keep, out, on_step)
+        path = quantize_modelopt(model, chosen, recipe, keep, out, scratch, on_step)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return path
 
 
-_PACKAGES = {"nncf": "nncf", "qdq": "onnxruntime"}
-_EXTRAS = {"nncf": "export", "qdq": "onnxruntime"}
+def _needed(quantizer: str) -> list[tuple[str, str]]:
+    """Packages of a quantiser, each with the extra that installs it."""
+    if quantizer == "modelopt":
+        from edgeskin.quantize.modelopt import PACKAGES
+
+        return [(package, "modelopt") for package in PACKAGES]
+    return [("nncf", "export")] if quantizer == "nncf" else [("onnxruntime", "onnxruntime")]

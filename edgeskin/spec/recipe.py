@@ -12,17 +12,21 @@ TargetName = Literal["openvino", "onnxruntime", "tensorrt"]
 
 
 class Recipe(Spec):
-    """One (target, precision). `quantizer` "nncf" needs target openvino; "qdq" writes explicit Q/DQ ONNX."""
+    """One (target, precision).
+
+    `quantizer`: "nncf" is NNCF's, for target openvino; "qdq" our own, which writes explicit Q/DQ ONNX; "modelopt" is
+    NVIDIA Model Optimizer's, for target tensorrt.
+    """
 
     name: str = Field(min_length=1)
     target: TargetName
     precision: Precision
     note: str = ""
     opset: int = Field(default=20, ge=17, le=22)
-    quantizer: Literal["none", "nncf", "qdq"] = "none"
+    quantizer: Literal["none", "nncf", "qdq", "modelopt"] = "none"
     calibration_pairs: int = Field(default=0, ge=0)
     preset: Literal["performance", "mixed"] = "performance"  # nncf: symmetric, or asymmetric activations
-    calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"  # qdq
+    calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"  # qdq; modelopt: no percentile
     # qdq: "uint8" with zero point 128 (0 after ReLU), which x86 computes fastest; "int8" with zero point 0 everywhere,
     # the only form that TensorRT takes.
     activations: Literal["uint8", "int8"] = "uint8"
@@ -51,12 +55,16 @@ class Recipe(Spec):
             raise ValueError("quantizer 'nncf' is for target openvino")
         if self.precision == "int8" and self.calibration_pairs < 1:
             raise ValueError("precision int8 needs calibration_pairs >= 1")
-        if self.quantizer != "qdq" and self.calibrator != "minmax":
-            raise ValueError("calibrator is a choice of quantizer 'qdq'; nncf takes minmax")
+        if self.quantizer == "modelopt" and self.target != "tensorrt":
+            raise ValueError("quantizer 'modelopt' is for target tensorrt")
+        if self.quantizer == "modelopt" and self.calibrator == "percentile":
+            raise ValueError("quantizer 'modelopt' takes calibrator minmax or entropy")
+        if self.quantizer not in ("qdq", "modelopt") and self.calibrator != "minmax":
+            raise ValueError("calibrator is a choice of quantizer 'qdq' or 'modelopt'; nncf takes minmax")
         if self.quantizer != "nncf" and (self.preset != "performance" or self.smooth_quant):
             raise ValueError("preset and smooth_quant are choices of quantizer 'nncf'")
-        if self.quantizer != "qdq" and self.activations != "uint8":
-            raise ValueError("activations is a choice of quantizer 'qdq'")
+        if self.quantizer not in ("qdq", "modelopt") and self.activations != "uint8":
+            raise ValueError("activations is a choice of quantizer 'qdq'; nncf has its own, modelopt int8")
         if self.precision == "fp16" and self.target != "tensorrt":
             raise ValueError("precision fp16 is for target tensorrt")
         if self.target == "tensorrt" and self.precision == "int8" and self.activations != "int8":
