@@ -11,6 +11,7 @@ from edgeskin.runtime import Classifier, Result
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import Compared, Estimate, Flips, VerifyResult
+from edgeskin.spec.search import Candidate
 
 
 def estimate(found: Estimate, signed: bool = False) -> str:
@@ -84,6 +85,7 @@ def bundle(summary: Mapping[str, Any]) -> None:
     where = summary["thresholds"]["pair"]
     sizes = summary["size_bytes"]
     rows = [
+        *_kind(summary),
         ("target", f"{summary['target']} {summary['precision']}"),
         ("network", f"{summary['network']['backbone']}, {summary['parameters'] / 1e6:.2f} M parameters"),
         ("input", summary["input"]),
@@ -97,6 +99,7 @@ def bundle(summary: Mapping[str, Any]) -> None:
         ("golden cases", len(summary["golden"])),
         ("made", f"{summary['provenance']['created']}, {summary['provenance']['machine']}"),
         ("sha256", summary["sha256"][:16]),
+        ("signature", _signature(summary["signature"])),
         ("use", summary["research_use"]),
     ]
     rows += [
@@ -106,21 +109,59 @@ def bundle(summary: Mapping[str, Any]) -> None:
     out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows], words=True)
 
 
+def _kind(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of a bundle for TensorRT: whether it is a kit or an engine, and for what."""
+    bound = summary["compatibility"]
+    if bound is None:
+        return []
+    around = [f"SM {bound['sm']}", bound["arch"]]
+    around += [f"{name} {bound[key]}" for name, key in (("CUDA", "cuda"), ("JetPack", "jetpack")) if bound[key]]
+    if summary["stage"] == "kit":
+        where = f"build kit for {bound['device']}, TensorRT {bound['tensorrt']}"
+        return [
+            ("kind", f"{where}; no engine yet, `edgeskin build` makes it on the device"),
+            ("for", ", ".join(around)),
+        ]
+    around += [] if bound["dla_core"] is None else [f"DLA core {bound['dla_core']}"]
+    return [
+        ("kind", f"engine for {bound['gpu'] or bound['device']}, TensorRT {bound['tensorrt']}"),
+        ("bound to", ", ".join([bound["device"], *around])),
+    ]
+
+
+def _signature(found: Mapping[str, Any]) -> str:
+    if found["status"] == "signed":
+        return f"signed by key {found['key']}, not verified here; `edgeskin verify-signature` does"
+    return str(found["status"])
+
+
 def evidence(found: Evidence) -> None:
     """The gate line by line, what really runs in INT8, what a search tried, and the speed."""
     if found.search:
+        tried = found.search.candidates
+        planned = all(one.p50_ms is None for one in tried) and any(one.planned_cost is not None for one in tried)
         rows = [
             (one.name, f"{one.effect.divergence:.5f}", one.effect.class_flips, one.effect.target_flips, one.gate,
-             "-" if one.p50_ms is None else f"{one.p50_ms:.2f}", one.why_not or "CHOSEN")
-            for one in found.search.candidates
+             _cost(one, planned), one.why_not or "CHOSEN")
+            for one in tried
         ]  # fmt: skip
-        columns = ["tried", "divergence", "flips", "of target", "gate", "p50 ms", ""]
+        columns = [
+            "tried",
+            "divergence",
+            "flips",
+            "of target",
+            "gate",
+            "planned cost, an estimate" if planned else "p50 ms",
+            "",
+        ]
         out.table(f"search, {found.search.spent_s:.0f} s of {found.search.budget_s:.0f} s", columns, rows)
+    emulated = found.kit is not None and not (found.engine is not None and found.engine.nearness)
+    own, where = ("emulated", ", emulated on the CPU") if emulated else ("bundle", "")
     if found.gate:
         overall = [check for check in found.gate.checks if not check.group]
         out.table(
-            f"gate: {found.gate.lesions} lesions of role {found.gate.role}",
-            ["mode, metric (95 % interval)", "FP32", "bundle", "difference", "margin", "verdict"],
+            f"gate: {found.gate.lesions} lesions of role {found.gate.role}{where}",
+            ["mode, metric (95 % interval)", "FP32", own, "difference", "margin", "verdict"],
             [
                 (f"{c.mode} {c.metric}", estimate(c.fp32), estimate(c.bundle), estimate(c.difference, signed=True),
                  f"{c.margin:g}", c.verdict)
@@ -142,6 +183,11 @@ def evidence(found: Evidence) -> None:
         out.line(f"speed: {times}; INT8 over higher precision {estimate(found.speed.ratio)}")
 
 
+def _cost(one: Candidate, planned: bool) -> str:
+    cost = one.planned_cost if planned else one.p50_ms
+    return "-" if cost is None else f"{cost:.3f}" if planned else f"{cost:.2f}"
+
+
 def tuning(found: Sequence[Mapping[str, Any]]) -> None:
     """What was measured for each processor, and what was chosen."""
     for one in found:
@@ -155,6 +201,8 @@ def tuning(found: Sequence[Mapping[str, Any]]) -> None:
 
 def verify(found: VerifyResult) -> None:
     """Accuracy FP32 beside INT8, flips, golden cases, remarks."""
+    backend = str(found.engine.get("backend", ""))  # of a build kit: "emulation of tensorrt"
+    emulated = backend.startswith("emulation")
     for mode, accuracy in found.accuracy.items():
         rows: list[tuple[str, str, str, str]] = []
         for task, figures in accuracy.tasks.items():
@@ -162,15 +210,21 @@ def verify(found: VerifyResult) -> None:
         rows += [_compared(f"target {name}", value) for name, value in accuracy.target.items()]
         out.table(
             f"mode {mode}, {accuracy.lesions} lesions of role {found.role} ({found.data})",
-            ["metric (95 % interval)", "FP32", found.precision.upper(), "difference"],
+            [
+                "metric (95 % interval)",
+                "FP32",
+                found.precision.upper() + (" emulated" if emulated else ""),
+                "difference",
+            ],
             rows,
         )
         if parity := found.parity.get(mode):
-            out.line(f"flips of the class:  {_flips(parity.predicted)}")
-            out.line(f"flips of referral:   {_flips(parity.referral)}")
+            out.line(f"flips of the class:  {flips(parity.predicted)}")
+            out.line(f"flips of referral:   {flips(parity.referral)}")
             out.line(f"SQNR of the logits:  {estimate(parity.sqnr_db)} dB")
+    where = f"in the {backend} on this CPU" if emulated else "on this machine"
     good = sum(case.passed for case in found.golden)
-    out.line(f"golden cases: {good} of {len(found.golden)} hold on this machine")
+    out.line(f"golden cases: {good} of {len(found.golden)} hold {where}")
     for remark in found.notes:
         out.line(f"note: {remark}")
 
@@ -179,7 +233,8 @@ def _compared(name: str, value: Compared) -> tuple[str, str, str, str]:
     return name, estimate(value.fp32), estimate(value.bundle), estimate(value.difference, signed=True)
 
 
-def _flips(found: Flips) -> str:
+def flips(found: Flips) -> str:
+    """Lesions that are decided otherwise: how many, their share with its interval, and in which direction."""
     share = f"{found.share:.2%} ({found.low:.2%} to {found.high:.2%})"
     return f"{found.flipped} of {found.of}, {share}; to target {found.to_target}, from target {found.from_target}"
 

@@ -110,7 +110,7 @@ def test_many_with_a_corrupt_image_ends_in_an_error_after_the_answers(model, pai
 
 def test_flips_name_their_direction():
     flips = Flips(flipped=2, of=100, share=0.02, low=0.0055, high=0.07, to_target=1, from_target=1, lesions=("a", "b"))
-    assert show._flips(flips) == "2 of 100, 2.00% (0.55% to 7.00%); to target 1, from target 1"
+    assert show.flips(flips) == "2 of 100, 2.00% (0.55% to 7.00%); to target 1, from target 1"
 
 
 def test_devices(capsys):

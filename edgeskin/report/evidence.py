@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from edgeskin.report import proof_charts, searched, view
+from edgeskin.report import engine, precision, proof_charts, searched, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Figure, Part, State
 from edgeskin.report.text import MODE_TITLES, NONE, TARGET_METRICS, TASK_METRICS, Table, estimate, ms, sentences, signed
-from edgeskin.spec.audit import AuditResult, ModeAudit
 from edgeskin.spec.evidence import Tuned
 from edgeskin.spec.gated import GateCheck, GateResult
 from edgeskin.spec.manifest import Gated, Mode
@@ -21,7 +20,6 @@ GATE_TITLES = {
     "target_flips": "flips to or from the target",
 }
 LOUD = frozenset({"fails", "cannot tell"})
-FEW = 12  # rows that are shown without a click
 
 
 def gated(bundle: BundleInput) -> Gated:
@@ -35,7 +33,9 @@ def gated(bundle: BundleInput) -> Gated:
 
 def word(bundle: BundleInput) -> str:
     """The gate in two words, for the summary."""
-    return {"passed": "passed", "ungated": NOT_GATED, "not needed": "not needed (FP32)"}[gated(bundle).status]
+    passed = f"passed ({view.EMULATED})" if view.emulated_gate(bundle) else "passed"
+    needless = f"not needed ({bundle.manifest.precision.upper()})"
+    return {"passed": passed, "ungated": NOT_GATED, "not needed": needless}[gated(bundle).status]
 
 
 def ungated(bundles: Sequence[BundleInput]) -> list[tuple[str, str]]:
@@ -48,8 +48,9 @@ def states(bundle: BundleInput) -> list[State]:
     """Lines at the top of a section: gate, audit and speed as far as they are known."""
     said, proof = gated(bundle), bundle.evidence
     why = f": {said.why.rstrip('.')}" if said.why else ""
+    passed = "Gate passed in the emulation" if view.emulated_gate(bundle) else "Gate passed"
     found = {
-        "passed": [State(f"Gate passed: shown not to be worse than FP32 within the margins{why}", True)],
+        "passed": [State(f"{passed}: shown not to be worse than FP32 within the margins{why}", True)],
         "ungated": [State(f"{NOT_GATED}{why}. It is not shown to be as good as FP32", False)],
         "not needed": [State(f"Gate not needed{why}", True)] if why else [],
     }[said.status]
@@ -64,7 +65,7 @@ def states(bundle: BundleInput) -> list[State]:
 
 
 def _not_faster(bundle: BundleInput, speed: Speed) -> str:
-    what = "INT8 not shipped" if bundle.manifest.precision == "fp32" else "INT8 is not faster here"
+    what = "INT8 is not faster here" if bundle.manifest.precision == "int8" else "INT8 not shipped"
     return f"{what}: {speed.why or 'it is not faster than higher precision on this machine'}"
 
 
@@ -79,13 +80,14 @@ def gate(bundle: BundleInput) -> Part | None:
 
 
 def parts(bundle: BundleInput) -> list[Part]:
-    """What else the evidence holds: precision, search, speed, fine-tuning."""
+    """What else the evidence holds: how an engine came about, precision, search, speed, fine-tuning."""
     proof = bundle.evidence
     if proof is None:
         return []
     found: list[Part] = []
+    found += engine.parts(bundle)
     if proof.audit is not None:
-        found.append(_precision(bundle, proof.audit))
+        found.append(precision.part(bundle, proof.audit))
     if proof.search is not None:
         found.append(searched.part(proof.search))
     if proof.speed is not None:
@@ -98,19 +100,22 @@ def parts(bundle: BundleInput) -> list[Part]:
 def _gate(bundle: BundleInput, found: GateResult) -> Part:
     overall = [check for check in found.checks if not check.group]
     groups = [check for check in found.checks if check.group]
+    own = view.gate_label(bundle)
+    title = "Gate, in the emulation" if view.emulated_gate(bundle) else "Gate"
     forest = proof_charts.forest_chart(
         "Gate: differences with margins",
-        [(title, [(_short(c), c) for c in overall if c.mode == mode]) for mode, title in MODE_TITLES.items()],
+        [(name, [(_short(c), c) for c in overall if c.mode == mode]) for mode, name in MODE_TITLES.items()],
+        own,
     )
-    tables = [_checks(found, overall), _margins(found, overall)]
+    tables = [_checks(found, overall, title, own), _margins(found, overall)]
     if found.parity:
         tables.append(view.flip_table(found.parity, found.target, f"Flips on role {found.role}", "gate-flips"))
     against = [c for c in found.checks if c.verdict == "fails" or (not c.group and c.verdict != "holds")]
     return Part(
-        "Gate",
+        title,
         tables=tuple(tables),
         figures=() if forest is None else (Figure("Difference with its 95 % interval against the margin", forest),),
-        folded=(_groups(found, groups),) if groups else (),
+        folded=(_groups(found, groups, own),) if groups else (),
         notes=(*_unshipped(bundle), *(_against(c, found.target) for c in against), *sentences(found.notes)),
     )
 
@@ -123,7 +128,8 @@ def _against(check: GateCheck, target: str) -> str:
 
 def _unshipped(bundle: BundleInput) -> tuple[str, ...]:
     """What a reader must know where the evidence is of a build that is not the bundle's own."""
-    return ("This is of the INT8 build, which was not shipped.",) if bundle.manifest.precision == "fp32" else ()
+    of_int8 = view.gate_label(bundle).startswith("INT8")
+    return (precision.UNSHIPPED,) if of_int8 and bundle.manifest.precision != "int8" else ()
 
 
 def _short(check: GateCheck) -> str:
@@ -145,11 +151,11 @@ def _by_mode(checks: Sequence[GateCheck]) -> list[tuple[Mode, list[GateCheck]]]:
     return [(mode, rows) for mode, rows in found if rows]
 
 
-def _checks(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
+def _checks(gate: GateResult, checks: Sequence[GateCheck], title: str, own: str) -> Table:
     """Checks on all lesions by mode."""
     rows: list[tuple[str, ...]] = []
     marked = set()
-    columns = ("Metric", "FP32", "INT8", "difference", "margin", "verdict")
+    columns = ("Metric", "FP32", own, "difference", "margin", "verdict")
     for mode, here in _by_mode(checks):
         marked.add(len(rows))
         head = f"{MODE_TITLES[mode]}, {here[0].lesions} lesions, {here[0].positives} with {gate.target}"
@@ -159,10 +165,10 @@ def _checks(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
         f"Role {gate.role}, {gate.lesions} lesions; 95 % intervals of {gate.bootstrap} paired bootstrap draws of whole "
     )
     note += (
-        "patients. A check holds where the interval of INT8 minus FP32 ends above -margin (calibration error: below "
+        f"patients. A check holds where the interval of {own} minus FP32 ends above -margin (calibration error: below "
     )
     note += "+margin); flips, where their share is within it."
-    return Table("Gate", columns, tuple(rows), note, frozenset(marked), key="gate", loud=LOUD)
+    return Table(title, columns, tuple(rows), note, frozenset(marked), key="gate", loud=LOUD)
 
 
 def _judged(check: GateCheck) -> tuple[str, ...]:
@@ -176,7 +182,7 @@ def _margins(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
     return Table("Margins", ("", ""), tuple(rows.values()))
 
 
-def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
+def _groups(gate: GateResult, checks: Sequence[GateCheck], own: str) -> Table:
     """Checks of sub-groups by mode: those that are shown to be worse come first."""
     rows: list[tuple[str, ...]] = []
     marked = set()
@@ -186,7 +192,7 @@ def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
         "lesions",
         f"with {gate.target}",
         "FP32",
-        "INT8",
+        own,
         "difference",
         "margin",
         "verdict",
@@ -203,74 +209,15 @@ def _groups(gate: GateResult, checks: Sequence[GateCheck]) -> Table:
     )
 
 
-def _precision(bundle: BundleInput, audit: AuditResult) -> Part:
-    modes = view.modes_of(audit.modes)
-    here = bundle.verify.audit if bundle.verify is not None else None
-    columns = ["As compiled"] + [MODE_TITLES[mode] for mode, _ in modes]
-    rows: list[tuple[str, ...]] = [
-        ("MACs", *(f"{found.macs / 1e6:,.1f} M" for _, found in modes)),
-        ("layers that multiply", *(str(len(found.layers)) for _, found in modes)),
-        ("planned as INT8", *(_share(found.planned_int8_macs, found.macs) for _, found in modes)),
-        ("run in INT8", *(_share(found.int8_macs, found.macs) for _, found in modes)),
-        ("floor of the recipe", *(f"{audit.floor:.1%}" for _ in modes)),
-        ("layers that fell back", *(str(len(found.fell_back)) for _, found in modes)),
-        ("reorders", *(str(found.reorders) for _, found in modes)),
-    ]
-    if here is not None:
-        shares = [f"{here.modes[mode].int8_share:.2%}" if mode in here.modes else NONE for mode, _ in modes]
-        rows.append(("run in INT8 where it was verified", *shares))
-    engine = ", ".join(f"{key} {value}" for key, value in sorted(audit.engine.items()))
-    note = f"Shares are of the multiply-accumulates (MACs). Reorders only convert a layout or a type. Engine: {engine}."
-    drawn = [
-        Figure(f"Precision map, {MODE_TITLES[mode]}: {found.int8_share:.1%} in INT8", chart)
-        for mode, found in modes
-        for chart in [proof_charts.precision_map(f"Precision map, {MODE_TITLES[mode]}", found)]
-        if chart is not None
-    ]
-    other = _not_int8(modes)
-    few = other is not None and len(other.rows) <= FEW
-    notes = list(_unshipped(bundle))
-    notes += [] if audit.passed else [f"Too little runs in INT8: {audit.why}."]
-    notes += [] if other is not None else ["Every layer that multiplies runs in INT8."]
-    if here is not None and not here.passed:
-        notes.append(f"Where it was verified: {here.why}.")
-    overall = Table("Precision of the graph", tuple(columns), tuple(rows), note)
-    return Part(
-        "Precision of the graph",
-        tables=(overall, other) if other is not None and few else (overall,),
-        figures=tuple(drawn),
-        folded=(other,) if other is not None and not few else (),
-        notes=tuple(notes),
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    if not whole:
-        return NONE
-    return "<0.01%" if 0 < part / whole < 0.00005 else f"{part / whole:.2%}"
-
-
-def _not_int8(modes: Sequence[tuple[Mode, ModeAudit]]) -> Table | None:
-    rows = []
-    for mode, found in modes:
-        for layer in sorted(found.layers, key=lambda layer: -layer.macs):
-            if layer.executed != "int8":
-                name = ", ".join(layer.origin[:3]) or layer.name
-                more = f" and {len(layer.origin) - 3} more" if len(layer.origin) > 3 else ""
-                planned = proof_charts.PRECISIONS.get(layer.planned, layer.planned) or NONE
-                runs = proof_charts.precision(layer) + (", fell back" if proof_charts.fell_back(layer) else "")
-                rows.append(
-                    (name + more, MODE_TITLES[mode], layer.kind or NONE, _share(layer.macs, found.macs), planned, runs)
-                )
-    if not rows:
-        return None
-    columns = ("Not in INT8", "mode", "kind", "share of MACs", "planned", "runs in")
-    return Table("Layers that are not INT8", columns, tuple(rows), key="not-int8")
-
-
 def _setting(name: str) -> str:
-    """A setting of `Speed.p50_ms` in words: "int8, f32" -> "INT8, rest in F32"."""
+    """A setting of `Speed.p50_ms` in words.
+
+    >>> _setting("int8, f32"), _setting("fp32, bf16"), _setting("fp16, engine")
+    ('INT8, rest in FP32', 'BF16', 'FP16 engine')
+    """
     graph, _, rest = name.partition(", ")
+    if rest == "engine":  # TensorRT: what is not INT8 in it is typed in its graph
+        return f"{graph.upper()} engine"
     if graph == "int8":
         return "INT8" if not rest else f"INT8, rest in {_word(rest)}"
     return _word(rest) if rest else _word(graph)
@@ -285,15 +232,20 @@ def _word(precision: str) -> str:
 def _speed(bundle: BundleInput, speed: Speed) -> Part:
     found = sorted(speed.p50_ms.items(), key=lambda item: item[1])
     ratio = speed.ratio
+    engines = all(name.endswith(", engine") for name in speed.p50_ms)  # on a GPU, where threads say nothing
+    threads = "" if engines else f", {speed.threads} thread{'s' if speed.threads != 1 else ''}"
+    machine = speed.machine + threads
     told = NONE
     if ratio.value is not None:
         told = f"{estimate(ratio)} of the latency of the fastest higher precision, {1 / ratio.value:.2f}x as fast"
     rows = (
         *((_setting(name), f"{ms(value)} ms") for name, value in found),
         ("INT8 takes", told),
-        ("machine", f"{speed.machine}, {speed.threads} thread{'s' if speed.threads != 1 else ''}"),
+        ("machine", machine),
     )
     note = "Medians of the pair graph, all measured in turns in one run; the ratio by paired bootstrap."
+    if ratio.reason:
+        note = f"Medians of the pair graph. Of their ratio: {ratio.reason}."
     title = "INT8 against higher precision"
     chart = proof_charts.speed_chart(title, [(_setting(name), value) for name, value in found])
     return Part(

@@ -48,8 +48,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda index: points[index])
 
 
-def difference_chart(label: str, rows: Sequence[tuple[str, Estimate]]) -> Markup | None:
-    """Differences with their intervals about zero: left of it the bundle is worse. None without any."""
+def difference_chart(label: str, rows: Sequence[tuple[str, Estimate]], own: str = "bundle") -> Markup | None:
+    """Differences with their intervals about zero: left of it `own` is worse. None without any."""
     known = [(n, e.value, e.low, e.high) for n, e in rows if e.value is not None]
     shown = [(n, v, v if lo is None else lo, v if hi is None else hi) for n, v, lo, hi in known]
     if not shown:
@@ -58,7 +58,7 @@ def difference_chart(label: str, rows: Sequence[tuple[str, Estimate]]) -> Markup
     height = 30 + 26 * len(shown) + BOTTOM
     x = Axis(-reach, reach, 172, WIDTH - RIGHT - 62)
     bottom = height - BOTTOM
-    parts = [line(x(0), 20, x(0), bottom, "axis"), *x_axis(x, "difference, bundle minus FP32", bottom)]
+    parts = [line(x(0), 20, x(0), bottom, "axis"), *x_axis(x, f"difference, {own} minus FP32", bottom)]
     parts += [text(x(0) - 8, 14, "← worse", "tick", "end"), text(x(0) + 8, 14, "better →", "tick")]
     for index, (name, value, low, high) in enumerate(shown):
         y = 30 + 26 * index + 12

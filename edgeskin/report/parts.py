@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A line at the top of a section."""
+    """A line at the top of a section; `good` is None where it is neither good nor bad."""
 
     words: str
-    good: bool
+    good: bool | None

@@ -32,10 +32,12 @@ def titled(words: str, drawn: str) -> str:
     return f"<g><title>{escape(words)}</title>{drawn}</g>"
 
 
-def forest_chart(label: str, groups: Sequence[tuple[str, Sequence[tuple[str, GateCheck]]]]) -> Markup | None:
+def forest_chart(
+    label: str, groups: Sequence[tuple[str, Sequence[tuple[str, GateCheck]]]], own: str = "INT8"
+) -> Markup | None:
     """Difference of each check with its interval, turned so that right is better, and its margin; None without any.
 
-    `groups`: title -> name and check of each of its rows.
+    `groups`: title -> name and check of each of its rows; `own`: what is held against FP32.
     """
     known = [(title, [(n, c) for n, c in rows if c.difference.value is not None]) for title, rows in groups]
     known = [(title, rows) for title, rows in known if rows]
@@ -46,7 +48,7 @@ def forest_chart(label: str, groups: Sequence[tuple[str, Sequence[tuple[str, Gat
     height = 46 + 22 * (len(checks) + len(known)) + BOTTOM
     bottom = height - BOTTOM
     x = Axis(-reach, reach, 178, WIDTH - RIGHT - 74)
-    unit = "difference, INT8 minus FP32, turned so that right is better"
+    unit = f"difference, {own} minus FP32, turned so that right is better"
     parts = [line(x(0), 38, x(0), bottom, "axis"), *x_axis(x, unit, bottom, count=5)]
     parts += [text(x(0) - 8, 32, "← worse", "tick", "end"), text(x(0) + 8, 32, "better →", "tick")]
     parts += [line(10, 10, 24, 10, "margin"), text(30, 14, "margin", "tick")]
@@ -173,7 +175,7 @@ def speed_chart(label: str, p50_ms: Sequence[tuple[str, float]]) -> Markup | Non
     parts = x_axis(x, "median latency of the pair graph, ms", bottom, count=5)
     for index, (name, value) in enumerate(p50_ms):
         y = 10 + 26 * index
-        style = "p-int8" if name.startswith("INT8") else "p-bf16" if name in ("BF16", "FP16") else "p-fp32"
+        style = "p-int8" if name.startswith("INT8") else "p-bf16" if name.startswith(("BF16", "FP16")) else "p-fp32"
         wide = round(max(1.0, x(value) - x.start), 2)
         parts.append(f'<rect x="{x.start}" y="{y}" width="{wide}" height="16" class="{style}"/>')
         parts += [

@@ -57,12 +57,22 @@ class _Log:
         return parts
 
 
+def planned(candidates: Sequence[Candidate]) -> bool:
+    """Whether costs are estimates: none was timed, and at least one was estimated."""
+    timed = any(one.p50_ms is not None for one in candidates)
+    return not timed and any(one.planned_cost is not None for one in candidates)
+
+
 def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Markup | None:
     """Median latency against divergence from FP32: low and left is good; the line joins what no other beats.
 
-    Marks bear the numbers of the candidates as far as there is room. None if fewer than two were timed.
+    Where nothing was timed, the cost that the graphs plan stands for the latency. Marks bear the numbers of the
+    candidates as far as there is room. None if fewer than two were timed.
     """
-    shown = [(place, one, one.p50_ms) for place, one in enumerate(candidates, 1) if one.p50_ms is not None]
+    guessed = planned(candidates)
+    costs = [one.planned_cost if guessed else one.p50_ms for one in candidates]
+    found = zip(candidates, costs, strict=True)
+    shown = [(place, one, cost) for place, (one, cost) in enumerate(found, 1) if cost is not None]
     if len(shown) < 2:
         return None
     top, height = 46, 330
@@ -74,9 +84,10 @@ def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Ma
     y = _Log.over([max(floor, one.effect.divergence) for _, one, _ in shown], bottom, top)
     placed = [(x(p50), y(max(floor, one.effect.divergence))) for _, one, p50 in shown]
     best = front([(p50, -one.effect.divergence) for _, one, p50 in shown])
+    unit = "planned cost of the pair, an estimate" if guessed else "median latency of the pair, ms"
     parts = [
         *y.grid(x.start, x.end),
-        *x_axis(x, "median latency of the pair, ms; divergence upwards, nats", bottom),
+        *x_axis(x, f"{unit}; divergence upwards, nats", bottom),
     ]
     steps: list[tuple[float, float]] = []
     for index in best:
@@ -88,7 +99,8 @@ def search_chart(label: str, candidates: Sequence[Candidate], chosen: str) -> Ma
         mark = marker(GATE_SERIES[one.gate], cx, cy, 5, hollow=one.gate == "fails")
         if one.name == chosen:
             mark = f'<circle cx="{cx}" cy="{cy}" r="10" class="ring"/>' + mark
-        parts.append(titled(f"{one.name}: {ms(p50)} ms, {one.effect.divergence:.3g} nats, gate {one.gate}", mark))
+        cost = f"planned cost {p50:.3f}" if guessed else f"{ms(p50)} ms"
+        parts.append(titled(f"{one.name}: {cost}, {one.effect.divergence:.3g} nats, gate {one.gate}", mark))
     order = sorted(range(len(shown)), key=lambda i: (shown[i][1].name != chosen, i not in best, i))
     reach = [12.0 if one.name == chosen else 6.0 for _, one, _ in shown]
     marks = [(str(shown[i][0]), placed[i], reach[i]) for i in order]

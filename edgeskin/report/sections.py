@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from edgeskin.report import charts, evidence, figures, machine, scenes, text, thumbnails, view
+from edgeskin.report import charts, engine, evidence, figures, machine, scenes, text, thumbnails, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Confusion, Figure, Part, State
 from edgeskin.spec.result import Accuracy
@@ -16,11 +16,14 @@ class Section:
     name: str
     heading: str
     parts: tuple[Part, ...]
+    lead: tuple[State, ...]  # what it is; `states`: how good it is
     states: tuple[State, ...]
     golden_passed: int
     golden: int
+    where: str
     verified: bool
     measured: bool
+    measurable: bool
     valid: bool
     partial: bool
     reasons: tuple[str, ...]
@@ -29,21 +32,30 @@ class Section:
 
 def section(bundle: BundleInput, number: int) -> Section:
     """The section of the bundle with that number, counted from 1."""
-    verify, bench = bundle.verify, bundle.bench
-    found = [evidence.gate(bundle), thumbnails.part(bundle), _accuracy(bundle), *evidence.parts(bundle)]
+    verify, bench, kit = bundle.verify, bundle.bench, bundle.manifest.stage == "kit"
+    found = [
+        engine.head(bundle),
+        evidence.gate(bundle),
+        thumbnails.part(bundle),
+        _accuracy(bundle),
+        *evidence.parts(bundle),
+    ]
     if bench is not None:
         found += [_latency(bundle), _scenarios(bundle), _cold_start(bundle), *_machine(bundle)]
     found.append(Part("Provenance", (view.provenance(bundle),)))
     return Section(
         anchor=f"bundle-{number}",
         name=bundle.manifest.name,
-        heading=f"{bundle.manifest.target}, {bundle.manifest.precision.upper()}",
+        heading=f"{bundle.manifest.target}, {bundle.manifest.precision.upper()}{', build kit' if kit else ''}",
         parts=tuple(_numbered(part, number) for part in found if part is not None),
+        lead=tuple(engine.states(bundle)),
         states=tuple(evidence.states(bundle)),
         golden_passed=sum(case.passed for case in verify.golden) if verify else 0,
         golden=len(verify.golden) if verify else 0,
+        where="in the emulation on this machine's CPU" if kit else "on this machine",
         verified=verify is not None,
         measured=bench is not None,
+        measurable=not kit,
         valid=bench is not None and bench.validity.valid,
         partial=bench is not None and bench.partial,
         reasons=bench.validity.reasons if bench else (),
@@ -77,10 +89,15 @@ def _accuracy(bundle: BundleInput) -> Part | None:
             drawn.append(figure)
         else:
             notes.append(f"{what}: {figure}.")
-    difference = figures.difference_chart("Accuracy, bundle minus FP32", view.differences(bundle))
+    kit = bundle.manifest.stage == "kit"
+    difference = figures.difference_chart(
+        "Accuracy, bundle minus FP32", view.differences(bundle), own=view.label(bundle) if kit else "bundle"
+    )
     if difference is not None:
         drawn.append(Figure("Difference with its interval, clinical + dermoscopic", difference))
-    return Part("Accuracy", tuple(tables), tuple(drawn), _confusions(bundle, scored), notes=tuple(notes))
+    title = f"Accuracy, {view.EMULATED}" if kit else "Accuracy"
+    notes += [engine.EMULATION] if kit else []
+    return Part(title, tuple(tables), tuple(drawn), _confusions(bundle, scored), notes=tuple(notes))
 
 
 def _reliability(bundle: BundleInput, scored: Accuracy) -> Figure | str:

@@ -50,8 +50,9 @@ def part(bundle: BundleInput) -> Part | None:
         for lesion, flips in lesions.items()
         for mode, what in flips
     ]
+    title = f"Flipped lesions{', emulated' if bundle.manifest.stage == 'kit' else ''}"
     if not rows:
-        return Part("Flipped lesions", notes=(f"No lesion of {_roles(found)} has another diagnosis or referral.",))
+        return Part(title, notes=(f"No lesion of {_roles(found)} has another diagnosis or referral.",))
     lesions = {lesion: flips for one in found.values() for lesion, flips in one.items()}
     cards = [
         _card(lesion, bundle.thumbnails[lesion], flips, target)
@@ -67,7 +68,7 @@ def part(bundle: BundleInput) -> Part | None:
     )
     few = len(rows) <= FEW and not cards
     return Part(
-        "Flipped lesions",
+        title,
         tables=(table,) if few else (),
         cards=tuple(sorted(cards, key=lambda card: not card.grave)),
         folded=() if few else (table,),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from edgeskin.report import view
 from edgeskin.report.figures import Point
 from edgeskin.report.inputs import BundleInput, ReportInput
 from edgeskin.report.text import NONE, Table, estimate, ms, size_text
@@ -16,8 +17,8 @@ def target_title(given: ReportInput) -> str:
 
 
 def _auc(bundle: BundleInput) -> Compared | None:
-    scored = bundle.verify.accuracy.get("pair") if bundle.verify else None
-    return scored.target.get("auc") if scored else None
+    found, _ = view.scored(bundle)
+    return found.target.get("auc") if found else None
 
 
 def _lane(bundle: BundleInput, route: Route) -> Lane | None:

@@ -20,15 +20,49 @@ from edgeskin.report.text import (
 )
 from edgeskin.spec.bench import Latency
 from edgeskin.spec.manifest import Mode
-from edgeskin.spec.result import Compared, Estimate, Parity
+from edgeskin.spec.result import Accuracy, Compared, Estimate, Parity
 from edgeskin.spec.roles import ROLES
+from edgeskin.spec.schema import Schema
 
 T = TypeVar("T")
+ECE_NOTE = "A bootstrap draw has a larger calibration error than the sample, so its interval may lie above it."
+EMULATED = "emulated"
 
 
 def label(bundle: BundleInput) -> str:
-    """What the bundle's own graphs are called in tables: INT8, or FP32 bundle."""
-    return "INT8" if bundle.manifest.precision == "int8" else "FP32 bundle"
+    """What the bundle's own graphs are called in tables: INT8, FP32 bundle, INT8 emulated of a build kit."""
+    precision = bundle.manifest.precision.upper()
+    if bundle.manifest.stage == "kit":
+        return f"{precision} {EMULATED}"
+    return "FP32 bundle" if precision == "FP32" else precision
+
+
+def gate_label(bundle: BundleInput) -> str:
+    """Whose answers the gate held against FP32's: an engine's, if it was asked the lesions, else its kit's."""
+    proof, precision = bundle.evidence, bundle.manifest.precision.upper()
+    if bundle.manifest.stage == "kit":
+        return label(bundle)
+    if proof is None or proof.engine is None:
+        return "INT8"
+    if proof.engine.nearness:
+        return f"{precision} engine"
+    return f"{'INT8' if proof.speed else precision} {EMULATED}"
+
+
+def emulated_gate(bundle: BundleInput) -> bool:
+    """Whether the gate is of an emulation."""
+    return gate_label(bundle).endswith(EMULATED)
+
+
+def scored(bundle: BundleInput) -> tuple[Accuracy | None, Parity | None]:
+    """Figures with both images: of the verification, else of a kit's emulation on the role test."""
+    if bundle.verify is not None:
+        return bundle.verify.accuracy.get("pair"), bundle.verify.parity.get("pair")
+    kit = bundle.evidence.kit if bundle.evidence is not None and bundle.manifest.stage == "kit" else None
+    for one in kit.emulated if kit else ():
+        if one.role == "test":
+            return one.accuracy.get("pair"), one.parity.get("pair")
+    return None, None
 
 
 def pair_bytes(bundle: BundleInput) -> tuple[int, int]:
@@ -69,21 +103,22 @@ def summary(given: ReportInput, gate: Callable[[BundleInput], str], loud: str) -
 
 def _summary(bundle: BundleInput, gate: str) -> list[tuple[str, str]]:
     """Title and text of each row; a title without text heads a group."""
-    verify, bench, target = bundle.verify, bundle.bench, bundle.manifest.task_schema.target
-    scored = verify.accuracy.get("pair") if verify else None
-    parity = verify.parity.get("pair") if verify else None
-    figures = scored.tasks[target.task] if scored else {}
+    bench, target = bundle.bench, bundle.manifest.task_schema.target
+    found_here, parity = scored(bundle)
+    told = f", {EMULATED}" if bundle.manifest.stage == "kit" else ""
+    figures = found_here.tasks[target.task] if found_here else {}
     cold = bench.cold_start if bench else None
+    kit = ", build kit" if bundle.manifest.stage == "kit" else ""
     found = [
-        ("target", f"{bundle.manifest.target} {bundle.manifest.precision.upper()}"),
+        ("target", f"{bundle.manifest.target} {bundle.manifest.precision.upper()}{kit}"),
         ("gate", gate),
         ("size, FP32 → bundle", sizes(bundle)),
         ("peak memory", size_text(cold.peak_rss_bytes if cold else None)),
         ("Accuracy, clinical + dermoscopic", ""),
-        ("macro-F1", _beside(figures.get("macro_f1"))),
-        ("balanced accuracy", _beside(figures.get("balanced_accuracy"))),
-        (f"{target.title} AUC", _beside(scored.target.get("auc") if scored else None)),
-        ("flips", NONE if parity is None else f"{parity.predicted.flipped} of {parity.predicted.of}"),
+        ("macro-F1", _beside(figures.get("macro_f1"), told)),
+        ("balanced accuracy", _beside(figures.get("balanced_accuracy"), told)),
+        (f"{target.title} AUC", _beside(found_here.target.get("auc") if found_here else None, told)),
+        ("flips", NONE if parity is None else f"{parity.predicted.flipped} of {parity.predicted.of}{told}"),
     ]
     for route, title in ROUTE_TITLES.items():
         lane = bench.lane("pair", route) if bench else None
@@ -101,35 +136,41 @@ def _four(found: Latency) -> str:
     return " / ".join(ms(value) for value in (found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms))
 
 
-def _beside(found: Compared | None) -> str:
+def _beside(found: Compared | None, told: str) -> str:
     if found is None or found.bundle.value is None:
         return NONE
-    return f"{found.bundle.value:.3f}" + ("" if found.fp32.value is None else f" ({found.fp32.value:.3f})")
+    return f"{found.bundle.value:.3f}" + ("" if found.fp32.value is None else f" ({found.fp32.value:.3f})") + told
 
 
 def accuracy(bundle: BundleInput) -> Table | None:
     """FP32 beside the bundle and their paired difference, both modes."""
     if bundle.verify is None or not bundle.verify.accuracy:
         return None
+    verify = bundle.verify
+    note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
+    note += f" {ECE_NOTE}"
+    return accuracy_table(bundle.manifest.task_schema, verify.accuracy, label(bundle), "Accuracy", "accuracy", note)
+
+
+def accuracy_table(
+    schema: Schema, scores: Mapping[Mode, Accuracy], own: str, caption: str, key: str, note: str
+) -> Table:
+    """Figures of each mode, FP32 beside `own`, and their paired difference."""
     rows: list[tuple[str, ...]] = []
     marked = set()
-    schema = bundle.manifest.task_schema
-    for mode, found in modes_of(bundle.verify.accuracy):
+    for mode, found in modes_of(scores):
         marked.add(len(rows))
         rows.append((f"{MODE_TITLES[mode]}, {found.lesions} lesions", "", "", ""))
-        for key, title in TARGET_METRICS.items():
-            if key in found.target:
-                rows.append(_compared(f"{schema.target.title} {title}", found.target[key]))
+        for metric, title in TARGET_METRICS.items():
+            if metric in found.target:
+                rows.append(_compared(f"{schema.target.title} {title}", found.target[metric]))
         for task in sorted(schema.tasks, key=lambda task: task.name != schema.target.task):
             figures = found.tasks.get(task.name, {})
             names = TASK_METRICS if task.name == schema.target.task else {"accuracy": "accuracy"}
             name = (task.title or task.name).lower()
-            rows += [_compared(f"{name} {names[key]}", figures[key]) for key in names if key in figures]
-    verify = bundle.verify
-    note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
-    note += " A bootstrap draw has a larger calibration error than the sample, so its interval may lie above it."
-    columns = ("Metric", "FP32", label(bundle), "Difference, paired")
-    return Table("Accuracy", columns, tuple(rows), note, frozenset(marked), key="accuracy")
+            rows += [_compared(f"{name} {names[metric]}", figures[metric]) for metric in names if metric in figures]
+    columns = ("Metric", "FP32", own, "Difference, paired")
+    return Table(caption, columns, tuple(rows), note, frozenset(marked), key=key)
 
 
 def _compared(title: str, found: Compared) -> tuple[str, ...]:
@@ -140,9 +181,13 @@ def differences(bundle: BundleInput) -> list[tuple[str, Estimate]]:
     """Differences of mode pair (else of dermoscopic), for the chart; turned so that right is better."""
     if bundle.verify is None or not bundle.verify.accuracy:
         return []
-    mode: Mode = "pair" if "pair" in bundle.verify.accuracy else "dermoscopic"
-    found = bundle.verify.accuracy[mode]
-    target = bundle.manifest.task_schema.target
+    return difference_rows(bundle.manifest.task_schema, bundle.verify.accuracy)
+
+
+def difference_rows(schema: Schema, scores: Mapping[Mode, Accuracy]) -> list[tuple[str, Estimate]]:
+    """Rows of a chart of differences, as `differences` gives them."""
+    mode: Mode = "pair" if "pair" in scores else "dermoscopic"
+    found, target = scores[mode], schema.target
     rows = [(TASK_METRICS[k], found.tasks[target.task][k].difference) for k in TASK_METRICS]
     rows += [
         (f"{target.title} {title}", found.target[key].difference)
@@ -160,7 +205,7 @@ def flips(bundle: BundleInput) -> Table | None:
     return flip_table(bundle.verify.parity, title, "Flips against FP32", "flips")
 
 
-def flip_table(parity: Mapping[Mode, Parity], title: str, caption: str, key: str) -> Table:
+def flip_table(parity: Mapping[Mode, Parity], title: str, caption: str, key: str, against: str = "FP32") -> Table:
     """Flips of each mode with their Wilson intervals; `title` is the target's."""
     rows = []
     for mode, found in modes_of(parity):
@@ -176,7 +221,7 @@ def flip_table(parity: Mapping[Mode, Parity], title: str, caption: str, key: str
             )
     pair = parity.get("pair") or next(iter(parity.values()))
     noise = NONE if pair.sqnr_db.value is None else f"{pair.sqnr_db.value:.1f} dB"
-    note = f"Logits against FP32: signal to quantisation noise {noise}, largest change of a probability "
+    note = f"Logits against {against}: signal to quantisation noise {noise}, largest change of a probability "
     note += f"{pair.max_abs_probability_difference:.3f}."
     columns = ("Decisions that flip", "Lesions", "Share, 95 % Wilson", f"To {title}", f"From {title}")
     return Table(caption, columns, tuple(rows), note, key=key)

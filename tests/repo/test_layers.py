@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "edgeskin"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-TOP = {"cli", "cli_data", "cli_keys", "cli_options", "show", "show_bench"}
+TOP = {"cli", "cli_data", "cli_keys", "cli_options", "show", "show_bench", "show_engine"}
 CHAIN = {"building", "chain", "demo", "exporting", "golden", "kits", "nearness", "pictures", "proving", "sealing"}
 STAGES = {"data", "engine", "training", "quantize", "verify", "benchmark", "report"}
 BACKENDS = {"backends"}
@@ -139,8 +139,9 @@ def test_imports_point_downwards(name):
         "cli_data": {"cli", "show_bench"},
         "cli_keys": {"cli", "show_bench"},
         "cli_options": TOP - {"cli_options"} | CHAIN | STAGES | BACKENDS | MODEL,
-        "show": {"cli", "show_bench"},
-        "show_bench": {"cli"},
+        "show": {"cli", "show_bench", "show_engine"},
+        "show_bench": {"cli", "show_engine"},
+        "show_engine": {"cli", "show_bench"},
         **dict.fromkeys(CHAIN, TOP),
         **dict.fromkeys(STAGES, TOP | CHAIN | (STAGES - {"data"})),
         "data": TOP | CHAIN | STAGES | BACKENDS | MODEL,

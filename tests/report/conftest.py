@@ -23,10 +23,21 @@ from edgeskin.spec.bench import (
     Throughput,
     Warmup,
 )
+from edgeskin.spec.engine import (
+    Emulated,
+    EngineEvidence,
+    GraphNeeds,
+    KitEvidence,
+    MemoryEstimate,
+    Nearness,
+    Rebuild,
+    Sibling,
+    SiblingGraph,
+)
 from edgeskin.spec.evidence import Evidence, Tuned
 from edgeskin.spec.gated import GateCheck, GateResult, Verdict
 from edgeskin.spec.machine import Energy
-from edgeskin.spec.manifest import MODES, Gated, Mode
+from edgeskin.spec.manifest import MODES, Compatibility, Gated, Manifest, Mode
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import (
     Accuracy,
@@ -402,4 +413,137 @@ def given_proven(given_rich: inputs.ReportInput, bundle: Bundle, photo: Path) ->
                 second.model_copy(update={"manifest": passed}),
             )
         }
+    )
+
+
+def emulated(role: str, verified: VerifyResult, lesions: int) -> Emulated:
+    """What a kit's emulation found on a role: the figures of the verified bundle, other lesions."""
+    flips = Flips(
+        flipped=4, of=lesions, share=4 / lesions, low=0.012, high=0.061, to_target=2, from_target=1, lesions=()
+    )
+    parity = verified.parity["pair"].model_copy(update={"predicted": flips, "lesions": lesions})
+    plain = {"confusion": {}, "reliability": None, "roc": None, "lesions": lesions}
+    scored = verified.accuracy["pair"].model_copy(update=plain)
+    return Emulated(
+        role=role, role_sha256="4" * 64, lesions=lesions, parity={"dermoscopic": parity, "pair": parity},
+        accuracy={"dermoscopic": scored, "pair": scored},
+    )  # fmt: skip
+
+
+def kit_evidence(verified: VerifyResult) -> KitEvidence:
+    """Of a kit whose pair graph has one layer that fell back in the sibling builder."""
+    audit = audit_result().modes["pair"]
+    lost = audit.layers[7].model_copy(update={"executed": "fp16", "kind": "CaskConvolution"})
+    layers = tuple(one.model_copy(update={"executed": one.planned}) for one in audit.layers)
+    good = ModeAudit(
+        layers=layers, macs=audit.macs, int8_macs=audit.planned_int8_macs, planned_int8_macs=audit.planned_int8_macs,
+        reorders=0,
+    )  # fmt: skip
+    worse = good.model_copy(
+        update={
+            "layers": (*layers[:7], lost, *layers[8:]),
+            "int8_macs": good.int8_macs - lost.macs,
+            "fell_back": (lost.name,),
+            "reorders": 3,
+        }
+    )
+    planned = tuple(one.model_copy(update={"executed": "unknown", "kind": ""}) for one in layers)
+    needs = GraphNeeds(weights_bytes=13_858_267, largest_weight_bytes=1_638_400, activation_bytes=19_568_728)
+    return KitEvidence(
+        linted_for="10.3.0", nodes={"dermoscopic": 251, "pair": 386}, planned={"dermoscopic": planned, "pair": planned},
+        needs={"dermoscopic": needs, "pair": needs},
+        emulated=(emulated("control", verified, 251), emulated("test", verified, 377)),
+        sibling=Sibling(
+            builder="tensorrt-rtx 1.7.1.116",
+            sm="8.6",
+            modes={
+                "dermoscopic": SiblingGraph(layers=103, audit=good, plan_bytes=17_001_580),
+                "pair": SiblingGraph(layers=123, audit=worse, plan_bytes=26_366_844),
+            },
+        ),
+    )  # fmt: skip
+
+
+BOUND = Compatibility(
+    device="jetson-orin-nano", arch="aarch64", sm="8.7", tensorrt="10.3.0", cuda="12.6", jetpack="6.1 to 6.2.2"
+)
+BUILT_ON = BOUND.model_copy(update={"gpu": "Orin", "driver": "12.6"})
+
+
+def engine_evidence(verified: VerifyResult) -> EngineEvidence:
+    """Of three builds of each graph, the second was kept; two layers were left by the DLA."""
+
+    def builds(size: int) -> tuple[Rebuild, ...]:
+        return tuple(
+            Rebuild(
+                sha256=f"{number:x}{size:063x}", size_bytes=size + number, seconds=84.2 + number, cases=24,
+                max_abs_difference=0.0412 / number, flips=1 if number == 1 else 0, p50_ms=1.21 + 0.013 * number,
+                chosen=number == 2,
+            )
+            for number in (1, 2, 3)
+        )  # fmt: skip
+
+    memory = MemoryEstimate(
+        weights_bytes=58_709_868, activation_bytes=39_137_456, workspace_bytes=1 << 30, overhead_bytes=1600 << 20,
+        needed_bytes=2_849_310_000, available_bytes=5_100_000_000, swap_bytes=0, zram=True,
+    )  # fmt: skip
+    near = emulated("test", verified, 377)
+    return EngineEvidence(
+        compatibility=BUILT_ON, kit_sha256="c0ffee" + "0" * 58, maker="tensorrt", timing_cache="new",
+        memory={"dermoscopic": memory, "pair": memory},
+        rebuilds={"dermoscopic": builds(4_100_000), "pair": builds(4_400_000)},
+        dla_fallback=("node_Softmax_12", "node_Gemm_99"),
+        nearness=tuple(Nearness(role=role, lesions=377, parity=near.parity) for role in ("control", "test")),
+        notes=("the DLA has no softmax",),
+    )  # fmt: skip
+
+
+def for_tensorrt(bundle: Bundle, stage: str, dla_core: int | None = None) -> Manifest:
+    """The tiny bundle's manifest as one of a kit, or of an engine."""
+    plain = bundle.manifest.to_json()
+    plain["recipe"].update(target="tensorrt", precision="int8", activations="int8")
+    bound = (BOUND if stage == "kit" else BUILT_ON).model_copy(update={"dla_core": dla_core})
+    plain.update(target="tensorrt", stage=stage, precision="int8", compatibility=bound.to_json())
+    return Manifest.parse(plain, "a manifest")
+
+
+@pytest.fixture
+def given_kit(bundle: Bundle, verified: VerifyResult) -> inputs.ReportInput:
+    """A kit that was emulated, searched without a clock and gated; neither verified again nor measured."""
+    search = search_result(bundle.manifest.recipe)
+    tried = tuple(
+        one.model_copy(update={"p50_ms": None, "planned_cost": None if one.p50_ms is None else one.p50_ms / 8})
+        for one in search.candidates
+    )
+    proof = Evidence(
+        bundle=bundle.manifest.name, gate=gate_result(), search=search.model_copy(update={"candidates": tried}),
+        kit=kit_evidence(verified),
+    )  # fmt: skip
+    manifest = for_tensorrt(bundle, "kit").model_copy(
+        update={"gated": Gated(status="passed", why="12 of 12 checks hold")}
+    )
+    return inputs.ReportInput(
+        title="A kit", bundles=(inputs.BundleInput(manifest=manifest, sha256="5" * 64, evidence=proof),)
+    )
+
+
+@pytest.fixture
+def given_engine(given_kit: inputs.ReportInput, bundle: Bundle, verified: VerifyResult) -> inputs.ReportInput:
+    """The engine of that kit: audited, asked the lesions, timed against FP16."""
+    kit = given_kit.bundles[0]
+    audit = audit_result()
+    assert kit.evidence is not None
+    speed = Speed(
+        machine="Orin", threads=1, p50_ms={"int8, engine": 1.234, "fp16, engine": 1.87},
+        ratio=Estimate(value=0.66, low=0.655, high=0.666), int8_is_faster=True,
+    )  # fmt: skip
+    told = {"backend": "tensorrt", "version": "10.3.0", "device": "Orin", "threads": "1", "cuda_graph": "yes"}
+    proof = kit.evidence.model_copy(
+        update={"engine": engine_evidence(verified), "speed": speed, "audit": audit.model_copy(update={"engine": told})}
+    )
+    manifest = for_tensorrt(bundle, "ready", dla_core=0).model_copy(
+        update={"gated": Gated(status="passed", why="on the engine: 12 of 12 checks hold")}
+    )
+    return given_kit.model_copy(
+        update={"bundles": (inputs.BundleInput(manifest=manifest, sha256="6" * 64, evidence=proof),)}
     )
