@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from edgeskin.report import figures, precision, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Figure, Part, State
-from edgeskin.report.text import MODE_TITLES, NONE, Table, duration, ms, size_text
+from edgeskin.report.text import MODE_TITLES, Table, duration, ms, sentences, size_text
 from edgeskin.spec.engine import Emulated, EngineEvidence, KitEvidence, MemoryEstimate, Sibling
 from edgeskin.spec.manifest import Compatibility, Manifest, Mode
 
@@ -79,14 +79,19 @@ def head(bundle: BundleInput) -> Part | None:
 
 
 def parts(bundle: BundleInput) -> list[Part]:
-    """The rest of what is known: of an engine how it was built, of its kit what was shown before."""
+    """The rest of what is known: how an engine was built, or what a kit was shown to do."""
     proof = bundle.evidence
-    if proof is None:
+    if proof is not None and proof.engine is not None:
+        return _built(bundle, proof.engine)
+    return _shown(bundle, proof.kit) if proof is not None and proof.kit is not None else []
+
+
+def before(bundle: BundleInput) -> list[Part]:
+    """Of an engine: what its kit was shown to do, for whoever wants to compare."""
+    proof = bundle.evidence
+    if proof is None or proof.engine is None or proof.kit is None:
         return []
-    found = _built(bundle, proof.engine) if proof.engine is not None else []
-    if proof.kit is not None:
-        found += _before(bundle, proof.kit) if proof.engine is not None else _shown(bundle, proof.kit)
-    return found
+    return [_before(bundle, proof.kit, proof.engine)]
 
 
 def _kit(manifest: Manifest, kit: KitEvidence | None) -> Part:
@@ -141,7 +146,9 @@ def _sibling(sibling: Sibling) -> tuple[Table, Table | None]:
     note = f"{sibling.builder} on the CPU, for GPUs of SM {sibling.sm}: {SIBLING}. Nothing of it ran: what it takes, "
     note += "TensorRT is likely to take, and what it fuses hints at what TensorRT fuses."
     columns = ("As the sibling would compile it", *(MODE_TITLES[mode] for mode, _ in found))
-    return Table("Sibling builder", columns, rows, note), precision.not_int8(audits, key="sibling-not-int8")
+    return Table("Sibling builder", columns, rows, note), precision.not_int8(
+        audits, "Layers that the sibling builder would not run in INT8", "sibling-not-int8"
+    )
 
 
 def _shown(bundle: BundleInput, kit: KitEvidence) -> list[Part]:
@@ -163,8 +170,7 @@ def _shown(bundle: BundleInput, kit: KitEvidence) -> list[Part]:
     return found
 
 
-def _before(bundle: BundleInput, kit: KitEvidence) -> list[Part]:
-    """Of an engine: what its kit was shown to do, for whoever wants to compare."""
+def _before(bundle: BundleInput, kit: KitEvidence, engine: EngineEvidence) -> Part:
     open_, folded = _emulated(bundle, kit.emulated, "Kit, ")
     tables = [*open_, *folded]
     notes = [EMULATION] if tables else []
@@ -172,14 +178,9 @@ def _before(bundle: BundleInput, kit: KitEvidence) -> list[Part]:
         tables += [table for table in _sibling(kit.sibling) if table is not None]
     else:
         notes.append(f"No sibling builder was asked: {kit.sibling_why_not}.")
-    rows = (("linter", _linted(kit)), ("kit SHA-256", _sha(bundle)))
+    rows = (("linter", _linted(kit)), ("kit SHA-256", engine.kit_sha256))
     overall = Table("The kit, before it was built", ("", ""), rows)
-    return [Part("The kit, before it was built", (overall,), folded=tuple(tables), notes=tuple(notes))]
-
-
-def _sha(bundle: BundleInput) -> str:
-    engine = bundle.evidence.engine if bundle.evidence is not None else None
-    return engine.kit_sha256 if engine is not None else NONE
+    return Part("The kit, before it was built", (overall,), folded=tuple(tables), notes=tuple(notes))
 
 
 def _emulated(
@@ -226,15 +227,16 @@ def _engine(bound: Compatibility, engine: EngineEvidence | None) -> Part:
     if bound.dla_core is not None:
         rows.append(("left to the GPU by DLA", _layers(len(engine.dla_fallback))))
     note = "It loads there alone: on this GPU, with this version of TensorRT."
-    return Part("Engine", (Table("Engine", ("", ""), tuple(rows), note),), notes=engine.notes)
+    fell = Table(
+        "Layers that DLA left to the GPU", ("Layer",), tuple((name,) for name in engine.dla_fallback), key="dla"
+    )
+    overall = Table("Engine", ("", ""), tuple(rows), note)
+    return Part("Engine", (overall,), folded=(fell,) if fell.rows else (), notes=sentences(engine.notes))
 
 
 def _built(bundle: BundleInput, engine: EngineEvidence) -> list[Part]:
     own, title = bundle.manifest.precision.upper(), bundle.manifest.task_schema.target.title
     kit = _kit_precision(bundle)
-    fell = Table(
-        "Layers that DLA left to the GPU", ("Layer", ""), tuple((name, "") for name in engine.dla_fallback), key="dla"
-    )
     found = []
     if engine.rebuilds:
         found.append(Part("Builds of the engine", (_rebuilds(bundle, engine),), notes=_unshipped(bundle)))
@@ -252,8 +254,6 @@ def _built(bundle: BundleInput, engine: EngineEvidence) -> list[Part]:
         found.append(Part("Nearness to the emulation", tables))
     if engine.memory:
         found.append(Part("Memory for the build", (_memory(view.modes_of(engine.memory)),)))
-    if engine.dla_fallback:
-        found.append(Part("Left to the GPU by DLA", folded=(fell,)))
     return found
 
 

@@ -94,7 +94,7 @@ def parts(bundle: BundleInput) -> list[Part]:
         found.append(_speed(bundle, proof.speed))
     if proof.qat is not None:
         found.append(_tuned(proof.qat))
-    return found
+    return found + engine.before(bundle)
 
 
 def _gate(bundle: BundleInput, found: GateResult) -> Part:

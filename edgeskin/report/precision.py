@@ -70,7 +70,9 @@ def share(part: int, whole: int) -> str:
     return "<0.01%" if 0 < part / whole < 0.00005 else f"{part / whole:.2%}"
 
 
-def not_int8(modes: Sequence[tuple[Mode, ModeAudit]], key: str = "not-int8") -> Table | None:
+def not_int8(
+    modes: Sequence[tuple[Mode, ModeAudit]], caption: str = "Layers that are not INT8", key: str = "not-int8"
+) -> Table | None:
     """Layers that multiply and are not INT8, the largest first; None without any."""
     rows = []
     for mode, found in modes:
@@ -88,4 +90,4 @@ def not_int8(modes: Sequence[tuple[Mode, ModeAudit]], key: str = "not-int8") -> 
     if not rows:
         return None
     columns = ("Not in INT8", "mode", "kind", "share of MACs", "planned", "runs in")
-    return Table("Layers that are not INT8", columns, tuple(rows), key=key)
+    return Table(caption, columns, tuple(rows), key=key)

@@ -48,7 +48,7 @@ def forest_chart(
     height = 46 + 22 * (len(checks) + len(known)) + BOTTOM
     bottom = height - BOTTOM
     x = Axis(-reach, reach, 178, WIDTH - RIGHT - 74)
-    unit = f"difference, {own} minus FP32, turned so that right is better"
+    unit = f"difference, {own} minus FP32; right is better"
     parts = [line(x(0), 38, x(0), bottom, "axis"), *x_axis(x, unit, bottom, count=5)]
     parts += [text(x(0) - 8, 32, "← worse", "tick", "end"), text(x(0) + 8, 32, "better →", "tick")]
     parts += [line(10, 10, 24, 10, "margin"), text(30, 14, "margin", "tick")]

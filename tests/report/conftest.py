@@ -418,10 +418,9 @@ def given_proven(given_rich: inputs.ReportInput, bundle: Bundle, photo: Path) ->
 
 def emulated(role: str, verified: VerifyResult, lesions: int) -> Emulated:
     """What a kit's emulation found on a role: the figures of the verified bundle, other lesions."""
-    flips = Flips(
-        flipped=4, of=lesions, share=4 / lesions, low=0.012, high=0.061, to_target=2, from_target=1, lesions=()
-    )
-    parity = verified.parity["pair"].model_copy(update={"predicted": flips, "lesions": lesions})
+    low, high = metrics.wilson_interval(4, lesions)
+    flips = Flips(flipped=4, of=lesions, share=4 / lesions, low=low, high=high, to_target=2, from_target=1, lesions=())
+    parity = verified.parity["pair"].model_copy(update={"predicted": flips, "referral": flips, "lesions": lesions})
     plain = {"confusion": {}, "reliability": None, "roc": None, "lesions": lesions}
     scored = verified.accuracy["pair"].model_copy(update=plain)
     return Emulated(
@@ -477,7 +476,8 @@ def engine_evidence(verified: VerifyResult) -> EngineEvidence:
         return tuple(
             Rebuild(
                 sha256=f"{number:x}{size:063x}", size_bytes=size + number, seconds=84.2 + number, cases=24,
-                max_abs_difference=0.0412 / number, flips=1 if number == 1 else 0, p50_ms=1.21 + 0.013 * number,
+                max_abs_difference=(0.0412, 0.0137, 0.0206)[number - 1], flips=int(number == 1),
+                p50_ms=1.21 + 0.013 * number,
                 chosen=number == 2,
             )
             for number in (1, 2, 3)
@@ -545,5 +545,8 @@ def given_engine(given_kit: inputs.ReportInput, bundle: Bundle, verified: Verify
         update={"gated": Gated(status="passed", why="on the engine: 12 of 12 checks hold")}
     )
     return given_kit.model_copy(
-        update={"bundles": (inputs.BundleInput(manifest=manifest, sha256="6" * 64, evidence=proof),)}
+        update={
+            "title": "An engine",
+            "bundles": (inputs.BundleInput(manifest=manifest, sha256="6" * 64, evidence=proof),),
+        }
     )

@@ -240,3 +240,27 @@ def test_on_paper_everything_is_unfolded(proven: Path) -> None:
     printed = " ".join(word for _, _, word in words)
     for last in ("skin_tone_class", "NOT GATED: tiny.", "1.084", f"{0xA5:016x}", "network.encoder.blocks.5.2"):
         assert last in printed, last
+
+
+@pytest.mark.parametrize(
+    ("which", "width", "dark"), [("given_kit", 1200, True), ("given_kit", 380, False), ("given_engine", 380, False)]
+)
+def test_a_kit_and_an_engine_are_drawn_inside_the_page(
+    which: str, width: int, dark: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    page = html.render(request.getfixturevalue(which), tmp_path / "report.html")
+    done = browse(page.parent, "--enable-logging=stderr", "--v=0", "--dump-dom", page.as_uri())
+    assert errors_of(done) == []
+    found = probe(page, width, "--window-size=1400,1000", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+    assert found["width"] == found["wide"] == width
+    named = [chart["name"] for chart in found["charts"]]
+    charts = {
+        "given_kit": ["Emulation, role test"],
+        "given_engine": ["Precision map, clinical + dermoscopic", "INT8 against higher precision"],
+    }[which]
+    for name in (*charts, "Gate: differences with margins", "Search: planned cost against divergence"):
+        assert named.count(name) == 1, name
+    for chart in found["charts"]:
+        assert (chart["empty"], chart["unseen"], chart["outside"], chart["overlapping"]) == (0, 0, [], []), chart
+    assert found["unreachable"] == 0

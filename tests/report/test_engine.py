@@ -50,7 +50,7 @@ def test_a_kit_is_called_a_kit_and_told_whole(given_kit: inputs.ReportInput, tmp
             "Emulated: role test, 377 lesions",
             "Emulated: role control, 251 lesions",
             "-0.0100 [-0.0140, -0.0060]",  # a difference of the emulation
-            "1.1% [1.2%, 6.1%]",  # flips on the test role with their interval, as they were made up
+            "1.1% [0.4%, 2.7%]",  # flips on the test role with their interval
             "INT8 emulated",
             "tensorrt-rtx 1.7.1.116 on the CPU, for GPUs of SM 8.6",
             "Not measured: there is no engine yet",
@@ -165,9 +165,14 @@ def test_an_engine_tells_how_it_was_built(given_engine: inputs.ReportInput, tmp_
     assert "Logits against the emulation&#39;s:" in page
     rows = re.findall(r"\| INT8 (\d) \| (.*) \|", markdown)
     assert [number for number, _ in rows] == ["1", "2", "3"] * 2
-    assert rows[1][1] == "1 min 26 s | 4.40 MB | 200000000000 | 0.0206 | 0 of 24 | 1.24 | chosen"
+    assert rows[1][1] == "1 min 26 s | 4.40 MB | 200000000000 | 0.0137 | 0 of 24 | 1.24 | chosen"
     assert sum(row.endswith("chosen") for _, row in rows) == 2
-    assert headings(page)[:2] == ["Engine", "Gate"]
+    assert headings(page) == [
+        "Engine", "Gate", "Flipped lesions", "Builds of the engine", "Nearness to the emulation",
+        "Memory for the build", "Precision of the graph", "Search", "INT8 against higher precision",
+        "The kit, before it was built", "Provenance",
+    ]  # fmt: skip
+    assert "The DLA has no softmax." in page
     assert ", 1 thread" not in page  # of a GPU it says nothing
 
 
