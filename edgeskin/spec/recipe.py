@@ -60,7 +60,7 @@ class Recipe(Spec):
         if self.quantizer == "modelopt" and self.calibrator == "percentile":
             raise ValueError("quantizer 'modelopt' takes calibrator minmax or entropy")
         if self.quantizer not in ("qdq", "modelopt") and self.calibrator != "minmax":
-            raise ValueError("calibrator is a choice of quantizer 'qdq' or 'modelopt'; nncf takes minmax")
+            raise ValueError("calibrator is a choice of quantizer 'modelopt' or 'qdq'; nncf takes minmax")
         if self.quantizer != "nncf" and (self.preset != "performance" or self.smooth_quant):
             raise ValueError("preset and smooth_quant are choices of quantizer 'nncf'")
         if self.quantizer not in ("qdq", "modelopt") and self.activations != "uint8":
