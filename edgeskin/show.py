@@ -179,7 +179,9 @@ def evidence(found: Evidence) -> None:
                 f"(planned {graph.planned_int8_macs / graph.macs:.1%}), {graph.reorders} conversions{fell}"
             )
     if found.speed:
-        times = ", ".join(f"{name} {value:.2f} ms" for name, value in found.speed.p50_ms.items())
+        times = ", ".join(
+            f"{name.replace(', engine', ' engine')} {value:.2f} ms" for name, value in found.speed.p50_ms.items()
+        )
         out.line(f"speed: {times}; INT8 over higher precision {estimate(found.speed.ratio)}")
 
 

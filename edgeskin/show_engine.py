@@ -77,7 +77,7 @@ def engine(found: EngineEvidence) -> None:
         if mode in found.memory:
             out.line(f"memory for the {mode} build, an estimate: {_memory(found.memory[mode])}")
     if found.dla_fallback:
-        out.line(f"DLA left {len(found.dla_fallback)} layers to the GPU: {', '.join(found.dla_fallback)}")
+        out.line(f"layers that DLA left to the GPU, {len(found.dla_fallback)}: {', '.join(found.dla_fallback)}")
     for role in found.nearness:
         for mode in MODES:
             if mode in role.parity:

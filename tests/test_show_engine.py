@@ -25,7 +25,7 @@ from edgeskin.spec.gated import GateCheck, GateResult
 from edgeskin.spec.manifest import Compatibility
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import Accuracy, Compared, Estimate, Flips, GoldenResult, Parity, VerifyResult
-from edgeskin.spec.search import Candidate, Effect, SearchResult
+from edgeskin.spec.search import Candidate, Effect, SearchResult, Speed
 
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
 NEEDS = GraphNeeds(weights_bytes=13_858_267, largest_weight_bytes=1_638_400, activation_bytes=19_568_728)
@@ -131,7 +131,7 @@ def test_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
         "c0ffee0000000000 ",
         "against the emulation on drawn cases",
         "memory for the pair build, an estimate: 2.85 GB needed, of it 1.07 GB workspace; 5.10 GB free, zram adds none",
-        "DLA left 1 layers to the GPU: node_Softmax_12",
+        "layers that DLA left to the GPU, 1: node_Softmax_12",
         "engine against emulation, pair, role test: flips of the class 6 of 377",
         "note: slow",
     ):
@@ -196,6 +196,15 @@ def test_a_planned_cost_is_an_estimate(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().out
     assert "p50 ms" in said
     assert "planned" not in said
+
+
+def test_speed_names_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    speed = Speed(
+        machine="Orin", threads=1, p50_ms={"int8, engine": 1.23, "fp16, engine": 1.87}, int8_is_faster=True,
+        ratio=Estimate(value=0.66, low=0.65, high=0.67),
+    )  # fmt: skip
+    show.evidence(Evidence(bundle="engine", speed=speed))
+    assert "speed: int8 engine 1.23 ms, fp16 engine 1.87 ms; INT8 over higher" in capsys.readouterr().out
 
 
 def summary(stage: str, **bound: object) -> dict[str, Any]:
