@@ -56,7 +56,7 @@ def emulated_gate(bundle: BundleInput) -> bool:
 
 def scored(bundle: BundleInput) -> tuple[Accuracy | None, Parity | None]:
     """Figures with both images: of the verification, else of a kit's emulation on the role test."""
-    if bundle.verify is not None:
+    if bundle.verify is not None and bundle.verify.accuracy:  # not of golden cases alone
         return bundle.verify.accuracy.get("pair"), bundle.verify.parity.get("pair")
     kit = bundle.evidence.kit if bundle.evidence is not None and bundle.manifest.stage == "kit" else None
     for one in kit.emulated if kit else ():

@@ -117,6 +117,10 @@ def test_a_kit_that_was_verified_reads_as_an_emulation(
     assert "An emulation, not an engine" in page.partition("<h3>Accuracy, emulated")[2].partition("<h3>")[0]
     assert ">INT8</text>" not in page.partition("<h3>Accuracy, emulated")[2].partition("<h3>")[0]  # legends too
     assert "pass on this machine" not in page + markdown
+    golden = here.model_copy(update={"accuracy": {}, "parity": {}})  # verified where no lesion is
+    page, _ = pages(given_kit.model_copy(update={"bundles": (bundle.model_copy(update={"verify": golden}),)}), tmp_path)
+    assert "Accuracy, emulated" not in headings(page)
+    assert "0.910 (0.920), emulated" in page  # the kit's own record stands in
 
 
 def test_planned_costs_are_labelled_estimates(given_kit: inputs.ReportInput, tmp_path: Path) -> None:
