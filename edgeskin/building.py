@@ -297,11 +297,15 @@ def _searched(
     from edgeskin.quantize.trials import Control, Trials
 
     both = np.flatnonzero(control.paired).tolist()
+    plain = {mode: control.reference[mode][control.paired] for mode in MODES}
     lesions = Control(
-        [control.pairs[i] for i in both], control.frames.select(both), control.reference["pair"][control.paired]
+        [control.pairs[i] for i in both], control.frames.select(both), plain["pair"], plain["dermoscopic"]
     )
     stores = [frames.path.name, control.frames.path.name]
     key = [source.identity, plan.to_json(), *stores, len(frames), provenance.versions()]
     folder = source.run / f"search-{plan.target}-{sha256_bytes(canonical_json(key).encode())[:12]}"
-    trials = Trials(source.graphs["pair"], frames, lesions, source.record, plan.target, folder, budget_s=asked.budget_s)
+    trials = Trials(
+        source.graphs["pair"], frames, lesions, source.record, plan.target, folder,
+        budget_s=asked.budget_s, alone=source.graphs["dermoscopic"],
+    )  # fmt: skip
     return search(trials, plan, in_turns if asked.kit_for is None else None)

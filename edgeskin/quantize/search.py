@@ -106,7 +106,7 @@ def search(trials: Trials, base: Recipe, in_turns: InTurns | None) -> tuple[list
         in_turns: latencies of sessions asked in turn, e.g. `benchmark.turns.in_turns`; None where this machine does
             not run what the device runs: then a product in INT8 counts as half of one in floating point.
 
-    The gate is asked of the pair graph here; the whole gate, both graphs, is for the build to ask.
+    The gate is asked here of lesions that have both images; the whole gate is for the build to ask.
 
     Returns:
         Recipes that hold it in the order in which to build and gate them, or the best alone if none does; and the

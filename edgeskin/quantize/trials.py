@@ -22,6 +22,7 @@ from edgeskin.quantize.ptq import quantize
 from edgeskin.quantize.qdq import Hub
 from edgeskin.scoring import Deciding
 from edgeskin.spec.gated import GateResult
+from edgeskin.spec.manifest import MODES, Mode
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import Estimate
 from edgeskin.spec.search import Effect
@@ -32,18 +33,23 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Control:
-    """Lesions of the control role that have both images, their frames uint8 [2, H, W, 3] each and FP32's logits."""
+    """Lesions of the control role that have both images, their frames uint8 [2, H, W, 3] each and FP32's logits.
+
+    `alone`: FP32's logits [lesions, 1, K] of their dermoscopic images alone, where that graph is asked too.
+    """
 
     pairs: Sequence[Pair]
     frames: Sequence[Frames]
     reference: Logits
+    alone: Logits | None = None
 
     def some(self, most: int) -> "Control":
         """At most so many of them, evenly spread over the role."""
         if len(self.pairs) <= most:
             return self
         chosen = evenly(len(self.pairs), most)
-        return Control([self.pairs[i] for i in chosen], [self.frames[i] for i in chosen], self.reference[chosen])
+        alone = None if self.alone is None else self.alone[chosen]
+        return Control([self.pairs[i] for i in chosen], [self.frames[i] for i in chosen], self.reference[chosen], alone)
 
 
 def divergence(reference: NDArray[np.float64], found: NDArray[np.float64]) -> float:
@@ -92,7 +98,7 @@ def _value(found: float) -> Estimate:
 
 
 class Trials:
-    """Builds and scores pair graphs. What was found lies in `folder`/state.json and is not done again."""
+    """Builds graphs and scores them. What was found lies in `folder`/state.json and is not done again."""
 
     def __init__(
         self,
@@ -106,10 +112,12 @@ class Trials:
         budget_s: float,
         threads: int = 0,
         role: str = "control",
+        alone: Path | None = None,
     ) -> None:
+        """`graph`: of pairs; `alone`: of the dermoscopic image alone, which then has to hold the gate as well."""
         self.graph, self.calibration, self.control, self.deciding = graph, calibration, control, deciding
         self.backend, self.folder, self.budget_s, self.threads = backends.get(target), folder, budget_s, threads
-        self.role = role
+        self.role, self.alone = role, alone
         self._begun = time.monotonic()
         self._state: dict[str, Any] = {"spent_s": 0.0, "found": {}, "seconds": {}}
         with contextlib.suppress(OSError, ValueError):  # none yet, or no JSON: start afresh
@@ -148,24 +156,32 @@ class Trials:
     def _name(kind: str, key: Any) -> str:
         return f"{kind} {sha256_bytes(canonical_json(key).encode())[:16]}"
 
-    def model(self, recipe: Recipe) -> Path:
-        """The pair graph as this recipe builds it, from the folder if it is there."""
-        place = self.folder / self.key(recipe)
+    def model(self, recipe: Recipe, mode: Mode = "pair") -> Path:
+        """The graph as this recipe builds it, from the folder if it is there."""
+        place = self.folder / self.key(recipe) / mode
         if not (place / "done").is_file():
-            model = self._quantised(recipe, place)
-            name = self.backend.build(model, place / "built", recipe, stem="pair")[0]
+            model = self._quantised(recipe, place, mode)
+            name = self.backend.build(model, place / "built", recipe, stem=mode)[0]
             write_atomic(place / "done", name)
         return place / "built" / (place / "done").read_text(encoding="utf-8")
 
-    def _quantised(self, recipe: Recipe, place: Path) -> Path:
+    def _quantised(self, recipe: Recipe, place: Path, mode: Mode) -> Path:
+        graph = self._graph(mode)
         if recipe.quantizer != "qdq":
-            return quantize(self.graph, self.calibration, recipe, place)
-        keep = kept(recipe.keep_fp32, labels(load(self.graph)))
-        return self.hub(recipe).write(keep, place / "pair.onnx")
+            return quantize(graph, self.calibration, recipe, place)
+        keep = kept(recipe.keep_fp32, labels(load(graph)), required=mode == "pair")
+        return self.hub(recipe, mode).write(keep, place / f"{mode}.onnx")
 
-    def hub(self, recipe: Recipe) -> Hub:
-        """The pair graph calibrated as a qdq recipe asks; all recipes share what was measured once."""
-        return Hub(self.graph, self.calibration, recipe, self.folder / "hub")
+    def _graph(self, mode: Mode) -> Path:
+        if mode == "pair":
+            return self.graph
+        assert self.alone is not None
+        return self.alone
+
+    def hub(self, recipe: Recipe, mode: Mode = "pair") -> Hub:
+        """A graph calibrated as a qdq recipe asks; all recipes share what was measured once."""
+        folder = self.folder / ("hub" if mode == "pair" else f"hub-{mode}")
+        return Hub(self._graph(mode), self.calibration, recipe, folder)
 
     def key(self, recipe: Recipe) -> str:
         """What distinguishes this recipe's model: 16 hex digits."""
@@ -177,40 +193,59 @@ class Trials:
         return self.backend.open(model, threads=self.threads, precision_hint=recipe.precision_hint)
 
     def logits(self, session: backends.Session, control: Control, step: Callable[[int], None]) -> Logits:
-        """Logits [lesions, 2, K] of the control lesions."""
+        """Logits [lesions, images, K] of the control lesions."""
         found = []
         for frames in control.frames:
-            found.append(session.run(frames))
+            found.append(session.run(frames[-session.images :]))
             step(1)
         return np.stack(found)
 
     def effect(self, recipe: Recipe, step: Callable[[int], None] = lambda _: None) -> tuple[Effect, bool | None]:
-        """Effect of a recipe, and whether the gate holds for the pair (None: the recipe has no gate)."""
+        """Effect of a recipe, and whether the gate holds (None: the recipe has no gate).
+
+        Divergence is the mean of both graphs', where both are asked; what else the effect counts is the pair's.
+        """
 
         def work() -> dict[str, Any]:
-            logits = self.logits(self.session(self.model(recipe), recipe), self.control, step)
-            checked = self.gate(recipe, logits)
-            return {
-                "effect": effect(self.deciding, self.control, logits).to_json(),
-                "gate": checked.passed if checked else None,
+            modes: tuple[Mode, ...] = ("pair",) if self.alone is None else MODES
+            logits = {
+                mode: self.logits(self.session(self.model(recipe, mode), recipe), self.control, step) for mode in modes
             }
+            checked = self.gate(recipe, logits)
+            found = effect(self.deciding, self.control, logits["pair"])
+            if "dermoscopic" in logits:
+                both = (found.divergence + self._divergence_alone(logits["dermoscopic"])) / 2
+                found = found.model_copy(update={"divergence": both})
+            return {"effect": found.to_json(), "gate": checked.passed if checked else None}
 
         found: Mapping[str, Any] = self.once("effect", self.effect_key(recipe), work)
         return Effect.parse(found["effect"], str(self.folder / STATE)), found["gate"]
 
-    def effect_key(self, recipe: Recipe) -> list[Any]:
-        """What distinguishes an effect: the model, and the gate it was put to."""
-        return [self.key(recipe), recipe.gate.to_json() if recipe.gate else None]
+    def _divergence_alone(self, logits: Logits) -> float:
+        assert self.control.alone is not None
+        schema = self.deciding.task_schema
+        before, after = (
+            decide.task_probabilities(x, schema, self.deciding.fusion, "dermoscopic")[schema.target.task]
+            for x in (self.control.alone, logits)
+        )
+        return divergence(before, after)
 
-    def gate(self, recipe: Recipe, logits: Logits) -> GateResult | None:
-        """The recipe's gate on the pair graph."""
+    def effect_key(self, recipe: Recipe) -> list[Any]:
+        """What distinguishes an effect: the model, the gate it was put to, and whether both graphs were."""
+        return [self.key(recipe), recipe.gate.to_json() if recipe.gate else None, self.alone is not None]
+
+    def gate(self, recipe: Recipe, logits: Mapping[Mode, Logits]) -> GateResult | None:
+        """The recipe's gate on the graphs that were asked."""
         if recipe.gate is None:
             return None
         return gate(
             self.deciding,
             recipe.gate,
             self.control.pairs,
-            {"pair": self.control.reference},
-            {"pair": logits},
+            {mode: one for mode in logits if (one := self._reference(mode)) is not None},
+            dict(logits),
             role=self.role,
         )
+
+    def _reference(self, mode: Mode) -> Logits | None:
+        return self.control.reference if mode == "pair" else self.control.alone

@@ -15,11 +15,12 @@ import pytest
 from edgeskin import backends, catalog
 from edgeskin.backends import Session
 from edgeskin.data.pairs import Pair
+from edgeskin.decide import task_probabilities
 from edgeskin.errors import EdgeskinError
 from edgeskin.quantize import search as stage
 from edgeskin.quantize.trials import STATE, Control, Trials, divergence, effect
 from edgeskin.spec.gate import GateSpec, Margin
-from edgeskin.spec.manifest import Manifest
+from edgeskin.spec.manifest import IMAGES, MODES, Manifest
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
 from edgeskin.spec.train import Fusion, Threshold, Thresholds
@@ -57,7 +58,7 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(target: str, onnx_models: dict[int, Path], pairs: list[np.ndarray], tmp_path: Path):
-    """Trials on the tiny pair graph; the network's own answers are the labels of most lesions."""
+    """Trials on both tiny graphs; the network's own answers are the labels of most lesions."""
 
     def made(budget_s: float = 600.0, folder: Path | None = None, gate: GateSpec | None = EASY) -> Trials:
         session = backends.get("onnxruntime").open(onnx_models[2])
@@ -65,10 +66,11 @@ def make(target: str, onnx_models: dict[int, Path], pairs: list[np.ndarray], tmp
         truth = reference[:, 1].argmax(-1)
         truth[::5] = (truth[::5] + 1) % 7
         cases = [Pair(f"l{i}", Path("d"), Path("c"), {"DIAG": int(t)}, row=i) for i, t in enumerate(truth)]
-        control = Control(cases, pairs, reference)
+        single = backends.get("onnxruntime").open(onnx_models[1])
+        control = Control(cases, pairs, reference, np.stack([single.run(frames[-1:]) for frames in pairs]))
         return Trials(
             onnx_models[2], pairs[:8], control, DECIDING, target, folder or tmp_path / "search",
-            budget_s=budget_s, threads=1,
+            budget_s=budget_s, threads=1, alone=onnx_models[1],
         )  # fmt: skip
 
     return made
@@ -146,11 +148,11 @@ def test_blocks_are_taken_back_until_the_gate_holds(
 ) -> None:
     """A gate that asks for more agreement than all INT8 reaches, and no more than FP32 has."""
     trials = make()
-    plain, _ = trials.effect(recipe(target))
-    asked = plain.divergence / 2
+    session = trials.session(trials.model(recipe(target)), recipe(target))
+    asked = effect(DECIDING, trials.control, trials.logits(session, trials.control, int)).divergence / 2
 
     def strict(self, given, logits):
-        found = effect(self.deciding, self.control, logits).divergence
+        found = effect(self.deciding, self.control, logits["pair"]).divergence
         return type("Result", (), {"passed": found <= asked})()
 
     monkeypatch.setattr(Trials, "gate", strict)
@@ -184,10 +186,10 @@ def test_a_way_that_cannot_be_built_is_noted_and_the_others_go_on(
 ) -> None:
     real = Trials.model
 
-    def refuses(self, given):
+    def refuses(self, given, *mode):
         if given.calibrator == "percentile":
             raise EdgeskinError("no such thing", got="percentile")
-        return real(self, given)
+        return real(self, given, *mode)
 
     monkeypatch.setattr(Trials, "model", refuses)
     _, found = stage.search(make(), recipe(target), by_count)
@@ -245,3 +247,25 @@ def test_kill_9_in_the_middle_of_writing_keeps_what_was_known(tmp_path: Path) ->
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     state = json.loads((tmp_path / STATE).read_text())
     assert list(state["found"].values()) == [{"x": 1}]
+
+
+def test_a_graph_of_the_dermoscopic_image_alone_has_to_hold_the_gate_too(make, target: str) -> None:
+    trials, asked = make(), recipe(target)
+    found, holds = trials.effect(asked)
+    assert holds
+    both = {
+        mode: trials.logits(trials.session(trials.model(asked, mode), asked), trials.control, int) for mode in MODES
+    }
+    assert {mode: logits.shape[1] for mode, logits in both.items()} == IMAGES
+    schema = DECIDING.task_schema
+    alone = divergence(*(task_probabilities(x, schema, DECIDING.fusion, "dermoscopic")["DIAG"]
+                         for x in (trials.control.alone, both["dermoscopic"])))  # fmt: skip
+    pair = effect(DECIDING, trials.control, both["pair"]).divergence
+    assert found.divergence == pytest.approx((pair + alone) / 2)
+    turned = both | {"dermoscopic": -both["dermoscopic"]}  # the pair graph is as good as before
+    spec = GateSpec(margins={"auc": Margin(value=0.3, reason="less than turned around")}, bootstrap=200)
+    assert trials.gate(recipe(target, gate=spec), both).passed
+    result = trials.gate(recipe(target, gate=spec), turned)
+    assert result is not None
+    assert not result.passed
+    assert {check.mode for check in result.checks if check.verdict == "fails"} == {"dermoscopic"}
