@@ -138,7 +138,7 @@ def build(
     kit: KitEvidence | None = None
     if asked.kit_for is not None:
         kits.refuse_overflow(models, cases)
-        given = {role: _answered(teacher, role, roles[role], fp32, plan) for role in kits.ROLES}
+        given = {role: _answered(teacher, role, kits.some(role, roles[role]), fp32, plan) for role in kits.ROLES}
         asked_before: dict[Role, Logits] = {"control": built.core} if built else {}
         emulated = {
             role: asked_before.get(role) or answers(models, plan, one.frames, one.paired, f"{role} role, emulated")

@@ -68,6 +68,7 @@ def build(
     root: str = "",
     trtexec: bool = False,
     allow_ungated: bool = False,
+    key: Path | None = None,
 ) -> Manifest:
     """Build the engine of a kit on this machine, prove it, and seal it into a bundle.
 
@@ -76,11 +77,12 @@ def build(
             one of the emulation.
         trtexec: build with TensorRT's program instead of its Python package.
         allow_ungated: seal the engine, marked as such, although the gate does not hold.
+        key: private key that signs the bundle; without a password.
 
     Raises:
         EdgeskinError: no kit, one for another machine, and what `sealing.build` refuses.
     """
-    from edgeskin import nearness, sealing
+    from edgeskin import nearness, sealing, signing
     from edgeskin import tensorrt_here as here
     from edgeskin.engine import maker, memory
 
@@ -102,7 +104,10 @@ def build(
         asked_lesions = partial(nearness.put_to_lesions, opened, root=root, allow_ungated=allow_ungated)
     else:
         out.note("the data of the kit is not here: the gate is the one of the emulation; pass --root to ask the engine")
-    return sealing.build(opened, folder, chosen, memory.here(), asked, asked_lesions)
+    made = sealing.build(opened, folder, chosen, memory.here(), asked, asked_lesions)
+    if key is not None:
+        signing.sign(folder, key)
+    return made
 
 
 def verify(

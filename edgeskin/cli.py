@@ -146,6 +146,7 @@ def build(
     allow_ungated: Annotated[
         bool, typer.Option("--allow-ungated", help="Seal the engine although the gate does not hold; it says so.")
     ] = False,
+    key: Annotated[Path | None, typer.Option(help="Sign the bundle with this private key.")] = None,
     json: Json = False,
 ) -> None:
     """Build the TensorRT engine of a kit on the device that runs it, prove it, and seal it into a bundle."""
@@ -154,7 +155,7 @@ def build(
 
     out.configure(json_output=json)
     asked = Options(rebuilds=rebuilds, workspace_mb=workspace_mb, dla_core=dla)
-    chain.build(kit, bundle, asked, root=root, trtexec=trtexec, allow_ungated=allow_ungated)
+    chain.build(kit, bundle, asked, root=root, trtexec=trtexec, allow_ungated=allow_ungated, key=key)
     _made(bundle)
 
 
@@ -363,7 +364,7 @@ def demo(
 
 def _made(bundle: Path) -> None:
     """What a command wrote, and what proves it."""
-    from edgeskin import show
+    from edgeskin import show, show_engine
     from edgeskin.bundle import inspect, open_bundle
 
     made = open_bundle(bundle)
@@ -372,6 +373,7 @@ def _made(bundle: Path) -> None:
     show.bundle(summary)
     if found:
         show.evidence(found)
+        show_engine.evidence(found)
 
 
 def _given(options: dict[str, object]) -> dict[str, object]:

@@ -44,7 +44,7 @@ def put_to_lesions(
     kept = kits.read_answers(kit.path(kits.ANSWERS))
     near, gated, checked = [], manifest.gated, None
     for role in kits.ROLES:
-        pairs = roles[role]
+        pairs = kits.some(role, roles[role])
         given = _prepared(kit, role, pairs, work)
         found = answers_of(sessions, given.frames, given.paired, f"{role} role on the engine")
         if role == "control" and manifest.recipe.gate is not None:
