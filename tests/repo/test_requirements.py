@@ -8,7 +8,9 @@ import pytest
 from edgeskin.spec.base import read_toml
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+LOCKS = sorted((ROOT / "requirements").rglob("*.txt"))
+# What comes from a vendor's own index, or belongs to an environment of its own.
+UNLOCKED = {"tensorrt", "modelopt"}
 # Written apart, so that this file does not name them itself.
 HOSTS = ["pypi" + ".org", "python" + "hosted", "download.py" + "torch", "--index" + "-url", "--find" + "-links"]
 MACHINE = re.compile(r"(?<![\w.~-])/(?:work|root|home/\w+|Users/\w+|tmp/w)/")
@@ -29,8 +31,10 @@ def names(path: Path) -> set[str]:
     return {re.split(r"[=\[ ;]", key)[0] for key in packages(path)}
 
 
-def test_there_are_three_lock_files():
-    assert [path.name for path in LOCKS] == ["dev.txt", "device.txt", "uv.txt"]
+def test_every_lock_file_is_known():
+    own = [path.name for path in LOCKS if path.parent.name == "requirements"]
+    assert own == ["dev.txt", "device.txt", "tensorrt-rtx.txt", "uv.txt"]
+    assert {path.parent.name for path in LOCKS} == {"requirements", "tensorrt-bindings"}
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.name)
@@ -51,8 +55,11 @@ def test_each_direct_dependency_is_locked():
         found = {re.match(r"[A-Za-z0-9-]+", line)[0].lower() for lines in lists for line in lines}
         return found - {"edgeskin"}
 
-    everything = direct(project["dependencies"], *(extras[name] for name in extras if name != "tensorrt"))
+    everything = direct(
+        project["dependencies"], *(extras[name] for name in extras if name not in UNLOCKED | {"tensorrt-rtx"})
+    )
     assert everything <= names(ROOT / "requirements" / "dev.txt")
+    assert direct(extras["tensorrt-rtx"]) == names(ROOT / "requirements" / "tensorrt-rtx.txt")
     device = direct(project["dependencies"], extras["openvino"], extras["onnxruntime"])
     assert device <= names(ROOT / "requirements" / "device.txt")
 
