@@ -201,6 +201,13 @@ def int8(folder: Path) -> str:
     return str(table(folder))
 
 
+def tensorrt(folder: Path) -> str:
+    """What is known of TensorRT's build kits without a GPU."""
+    from tensorrt_table import table
+
+    return str(table(folder))
+
+
 def scenarios(folder: Path) -> str:
     """Streams, throughput and cold start of every bundle."""
     rows = []
@@ -232,6 +239,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k-scenarios": scenarios,
     "peers": peers,
     "int8": int8,
+    "tensorrt-kits": tensorrt,
 }
 
 

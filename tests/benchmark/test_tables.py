@@ -137,3 +137,30 @@ def test_figures_of_a_quantised_network_reach_the_table(tables: ModuleType, resu
     assert "Not built: onnxruntime QAT: no." in found
     assert found.startswith("### net\n\n|")
     assert found.count("| – | – | – |") == 1
+
+
+def test_figures_of_build_kits_reach_the_table(tables: ModuleType, results: Path) -> None:
+    assert tables.tensorrt(results) == "Not measured yet.\n"
+    mode = {
+        "kernels": 135, "int8_products": 0.95, "planned_int8_products": 1.0, "int8_layers": 60, "layers": 63,
+        "fell_back": ["head"], "reformats": 2, "plan_bytes": 9,
+    }  # fmt: skip
+    asked = {
+        "lesions": 120,
+        "sqnr_db": 24.31,
+        "class_flips": 3,
+        "class_flips_interval": [0.009, 0.071],
+        "target_flips": 1,
+    }
+    network = {
+        "backbone": "net", "linter": {"10.3.0": [], "11.4.1": ["conv: refused"]},
+        "sibling": {"builder": "tensorrt-rtx 1", "sm": "8.6", "modes": {"pair": mode}}, "emulated": {"pair": asked},
+    }  # fmt: skip
+    (results / "tensorrt-kits.json").write_text(json.dumps({"networks": [network]}))
+    found = tables.tensorrt(results)
+    assert (
+        "| net, pair | 1 findings | 135 | 95.0% | 100.0% | 60 of 63 | 2 | 3 of 120 [0.9%, 7.1%] | 1 | 24.3 |" in found
+    )
+    assert "Linter: findings for TensorRT 10.3.0, 11.4.1 together." in found
+    assert "compiled in floating point: net, pair: head." in found
+    assert "Nothing here ran on TensorRT" in found
