@@ -29,9 +29,9 @@ def table(folder: Path) -> str:
     return "\n\n".join(
         [
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
-            f"Linter: findings for TensorRT {versions} together. Kernels to reformats: {first['sibling']['builder']}, for "
-            f"SM {first['sibling']['sm']}, on a CPU; shares are of the multiply-accumulates. Planned in INT8, compiled in "
-            f"floating point: {'; '.join(fell) or 'none'}.",
+            f"Linter: findings for TensorRT {versions} together. Kernels to reformats: {first['sibling']['builder']}, "
+            f"for SM {first['sibling']['sm']}, on a CPU; shares are of the multiply-accumulates. Planned in INT8, "
+            f"compiled in floating point: {'; '.join(fell) or 'none'}.",
             "Emulated: ONNX Runtime with the rounding of TensorRT against FP32, on lesions of the control role, "
             "with their 95 % Wilson interval. Nothing here ran on TensorRT or on a GPU.",
         ]

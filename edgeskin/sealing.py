@@ -325,10 +325,17 @@ def _laid(plans: Mapping[Mode, Path], stage: Path, folder: str, precision: Preci
 
 
 def _left_to_gpu(chosen: Mapping[Mode, Path], maker: Maker, core: int | None) -> tuple[str, ...]:
-    """Layers that a build for DLA left to the GPU."""
+    """Layers that a build for DLA left to the GPU. Raises EdgeskinError where those are all."""
     if core is None:
         return ()
     layers = [layer for path in chosen.values() for layer in maker.open(path).executed_layers()[0]]
+    if not any(layer.kind.startswith("DLA") for layer in layers):
+        raise EdgeskinError(
+            "nothing of this network runs on the DLA",
+            got=f"{len(layers)} layers, all left to the GPU",
+            possible="networks of which this TensorRT's DLA takes the Q/DQ nodes",
+            fix="build without --dla",
+        )
     return tuple(dict.fromkeys(layer.name for layer in layers if not layer.kind.startswith("DLA")))
 
 

@@ -9,6 +9,7 @@ from edgeskin.backends._tensorrt_log import logger, said
 from edgeskin.errors import EdgeskinError
 
 Step = Callable[[int], object]
+_WORKSPACE = ("within workspace limit", "workspace size")
 _SHORT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation", "bad_alloc", "insufficient memory")
 
 
@@ -73,7 +74,7 @@ def _configured(trt: Any, builder: Any, asked: Asked) -> Any:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, asked.workspace_bytes)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the audit reads what was compiled
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 is the reference: products of 10 bits would not be
-    timing = config.create_timing_cache(asked.timing_cache)
+    timing = config.create_timing_cache(asked.timing_cache) or config.create_timing_cache(b"")  # None of a damaged one
     config.set_timing_cache(timing, ignore_mismatch=False)
     if asked.dla_core is not None:
         config.default_device_type = trt.DeviceType.DLA
@@ -93,7 +94,7 @@ def _problems(parser: Any) -> str:
     for place in range(min(parser.num_errors, 3)):
         problem = parser.get_error(place)
         node = problem.node_name() or f"node {problem.node()}"
-        found.append(f"{node}: {' '.join(problem.desc().split())[:160]}")
+        found.append(f"{problem.node_operator()} {node}: {' '.join(problem.desc().split())[:160]}".strip())
     more = parser.num_errors - len(found)
     return "; ".join([*found, f"and {more} more"] if more > 0 else found)
 
@@ -106,6 +107,13 @@ def _failed(name: str, log: Any, asked: Asked) -> EdgeskinError:
             got=said(log),
             possible=f"a workspace below {asked.workspace_bytes >> 20} MiB",
             fix="close what else runs, add swap on a disk, or pass --workspace-mb with less",
+        )
+    if any(word in told for word in _WORKSPACE):
+        return EdgeskinError(
+            f"TensorRT needs more workspace to build {name}",
+            got=said(log),
+            possible=f"more than {asked.workspace_bytes >> 20} MiB",
+            fix="pass --workspace-mb with more",
         )
     return EdgeskinError(
         f"TensorRT cannot build {name}", got=said(log), fix="report it with the kit's name and this line"
