@@ -25,6 +25,7 @@ from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
 __all__ = [
     "bench",
     "build",
+    "build_here",
     "compare",
     "data_is_here",
     "estimates",
@@ -108,6 +109,23 @@ def build(
     if key is not None:
         signing.sign(folder, key)
     return made
+
+
+def build_here(kit: Path, *, root: str = "", allow_ungated: bool = False) -> Path | None:
+    """Build the engine of a kit at once, beside it as `<kit>-engine`, if this machine is the one that it is for."""
+    from edgeskin import tensorrt_here as here
+
+    bound, found = open_bundle(kit).manifest.compatibility, here.here()
+    if bound is None or isinstance(found, str):
+        return None
+    try:
+        here.check(bound, found)
+    except EdgeskinError as error:
+        out.note(f"no engine built here: {error.line()}")
+        return None
+    folder = kit.with_name(f"{kit.name}-engine")
+    build(kit, folder, root=root, allow_ungated=allow_ungated)
+    return folder
 
 
 def verify(

@@ -129,7 +129,8 @@ def export(
         budget_s=seconds(budget) if budget else 0.0, qat=QatSpec(epochs=qat_epochs) if qat else None,
         allow_ungated=allow_ungated, jetpack=jetpack,
     )  # fmt: skip
-    _made(bundle)
+    engine = chain.build_here(bundle, root=root, allow_ungated=allow_ungated) if target == "tensorrt" else None
+    _made(engine or bundle)
 
 
 @app.command()
