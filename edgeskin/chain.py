@@ -95,7 +95,7 @@ def build(
     here.check(bound, chosen.compatibility)
     if asked.dla_core is not None:
         here.dla(here.board(bound), bound.tensorrt, asked.dla_core)
-    if sealing.is_built(opened, folder, chosen.compatibility):
+    if sealing.is_built(opened, folder, chosen.compatibility, asked):
         out.note(f"{folder}: built before from this kit on this machine, nothing to do")
         return open_bundle(folder).manifest
     asked_lesions: sealing.Ask | None = None
