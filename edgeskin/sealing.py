@@ -95,6 +95,7 @@ def build(
     near: tuple[Nearness, ...] = ()
     if put_to_lesions is not None:
         gated, checked, near = put_to_lesions({mode: maker.open(path) for mode, path in chosen.items()}, work)
+        near = near if plan is manifest.recipe else ()  # the emulation was of INT8
     elif plan.precision == "int8":
         gated = gated.model_copy(update={"why": f"emulated, without the engine: {gated.why}"})
     engine = EngineEvidence(

@@ -93,8 +93,12 @@ def _problems(parser: Any) -> str:
     found = []
     for place in range(min(parser.num_errors, 3)):
         problem = parser.get_error(place)
-        node = problem.node_name() or f"node {problem.node()}"
-        found.append(f"{problem.node_operator()} {node}: {' '.join(problem.desc().split())[:160]}".strip())
+        told = [
+            problem.node_operator(),
+            problem.node_name() or (f"node {problem.node()}" if problem.node() >= 0 else ""),
+        ]
+        node = " ".join(filter(None, told)) or "the file"
+        found.append(f"{node}: {' '.join(problem.desc().split())[:160]}")
     more = parser.num_errors - len(found)
     return "; ".join([*found, f"and {more} more"] if more > 0 else found)
 
