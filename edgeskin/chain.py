@@ -91,10 +91,10 @@ def build(
     sealing.refuse_other(opened)
     bound = opened.manifest.compatibility
     assert bound is not None  # every kit has one
-    chosen = maker.find(opened.manifest, program=trtexec)
-    here.check(bound, chosen.compatibility)
     if asked.dla_core is not None:
         here.dla(here.board(bound), bound.tensorrt, asked.dla_core)
+    chosen = maker.find(opened.manifest, program=trtexec)
+    here.check(bound, chosen.compatibility)
     if sealing.is_built(opened, folder, chosen.compatibility, asked):
         out.note(f"{folder}: built before from this kit on this machine, nothing to do")
         return open_bundle(folder).manifest
@@ -208,8 +208,10 @@ def bench(
         accuracy: without one, score the test role first, if its data is here.
     """
     from edgeskin.benchmark import scenarios
+    from edgeskin.runtime import refuse_kit
 
     plan = catalog.suite(suite)
+    refuse_kit(open_bundle(bundle))  # before minutes go into its accuracy
     known = read_result(VerifyResult, verified) if verified else None
     if known is None and accuracy and data_is_here(bundle):
         known = verify(bundle, threads=threads)

@@ -77,6 +77,16 @@ EXTRAS = (
         {"tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings", "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs"},
         "a check of TensorRT build kits without a GPU",
     ),
+    Extra(
+        "modelopt",
+        {
+            "lief": "lief",
+            "nvidia-modelopt": "modelopt",
+            "onnx-graphsurgeon": "onnx_graphsurgeon",
+            "onnxslim": "onnxslim",
+        },
+        "recipe tensorrt-int8-modelopt",
+    ),
     Extra("sign", {"cryptography": "cryptography"}, "edgeskin sign, verify-signature"),
     Extra("fleet", {"paramiko": "paramiko"}, "edgeskin bench --hosts"),
 )

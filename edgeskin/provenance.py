@@ -6,7 +6,10 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("edgeskin", "torch", "timm", "lightning", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
+_PACKAGES = (
+    "edgeskin", "torch", "timm", "lightning", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "nvidia-modelopt",
+    "numpy",
+)  # fmt: skip
 
 
 def now() -> str:

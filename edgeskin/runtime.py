@@ -89,13 +89,8 @@ def load(
             engine that was built for another machine.
     """
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
-    if bundle.manifest.stage == "kit" and not emulated:
-        raise EdgeskinError(
-            "this is a build kit, not yet an engine",
-            got=str(bundle.root),
-            possible="`edgeskin verify`, which emulates it",
-            fix="build its engine on the device: `edgeskin build KIT --out BUNDLE`",
-        )
+    if not emulated:
+        refuse_kit(bundle)
     if target_check and (reason := backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe)):
         raise EdgeskinError(f"target {bundle.manifest.target!r} does not run here: {reason}")
     if target_check and bundle.manifest.stage == "ready" and (bound := bundle.manifest.compatibility):
@@ -109,6 +104,17 @@ def load(
             fix="use one packed without --lean",
         )
     return Classifier(bundle, threads=threads, graphs=graphs, cache=cache)
+
+
+def refuse_kit(bundle: Bundle) -> None:
+    """Raises EdgeskinError: a build kit, which holds graphs and no engine."""
+    if bundle.manifest.stage == "kit":
+        raise EdgeskinError(
+            "this is a build kit, not yet an engine",
+            got=str(bundle.root),
+            possible="`edgeskin verify`, which emulates it",
+            fix="build its engine on the device: `edgeskin build KIT --out BUNDLE`",
+        )
 
 
 def tuned(manifest: Manifest) -> Tuning | None:
