@@ -29,6 +29,7 @@ from edgeskin.spec.roles import RoleRecord
 
 Logits = dict[tuple[Graphs, Mode], NDArray[np.float32]]  # [lesions, images, K]; NaN where the clinical image is missing
 _SAVE_EVERY = 100  # lesions
+_EMULATED = "a build kit, emulated on the CPU: the engine that a device builds of it may differ"
 _MAKING = ("train", "calibration", "control")  # roles that had a part in making the bundle
 
 
@@ -170,7 +171,7 @@ def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
     model = load(bundle, threads=threads, emulated=True)
     golden = golden_results(model)
     compiled, why = _audit(model)
-    remarks = ["golden cases only: no lesion was scored", *why]
+    remarks = ["golden cases only: no lesion was scored", *why, *([_EMULATED] if manifest.stage == "kit" else [])]
     if failed := [case.name for case in golden if not case.passed]:
         remarks.append(f"golden cases fail on this machine: {', '.join(failed)}; do not trust its results")
     return VerifyResult(
@@ -230,7 +231,7 @@ def _remarks(
     if failed := [case.name for case in golden if not case.passed]:
         found.append(f"golden cases fail on this machine: {', '.join(failed)}; do not trust its results")
     if manifest.stage == "kit":
-        found.append("a build kit, emulated on the CPU: the engine that a device builds of it may differ")
+        found.append(_EMULATED)
     if manifest.phantom:
         found.append("made on phantom images: these figures say nothing about real lesions")
     if role in _MAKING:
