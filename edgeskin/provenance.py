@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 _PACKAGES = (
-    "edgeskin", "torch", "timm", "lightning", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "nvidia-modelopt",
-    "numpy",
+    "edgeskin", "torch", "timm", "lightning", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf",
+    "nvidia-modelopt", "numpy",
 )  # fmt: skip
 
 
