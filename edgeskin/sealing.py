@@ -66,7 +66,7 @@ def build(
     manifest, here = kit.manifest, maker.compatibility
     before, known = _proof(kit)
     needed = _needed(known, memory, options)
-    work = cache_dir() / "tensorrt" / "builds" / _key(kit, here, options)
+    work = cache_dir() / "tensorrt" / "builds" / _key(kit, maker, options)
     with os_errors(work, fix="set EDGESKIN_CACHE to a folder with room"):
         work.mkdir(parents=True, exist_ok=True)
     bench = _Bench(kit, maker, work, {mode: Limits(needed[mode].workspace_bytes, options.dla_core) for mode in MODES})
@@ -355,7 +355,7 @@ def _left_to_gpu(chosen: Mapping[Mode, Path], maker: Maker, core: int | None) ->
     return tuple(dict.fromkeys(layer.name for layer in layers if not layer.kind.startswith("DLA")))
 
 
-def _key(kit: Bundle, here: Compatibility, options: Options) -> str:
-    """Whatever is of another kit, machine or choice is not taken up."""
-    asked = [kit.sha256, here.to_json(), options.workspace_mb, options.dla_core]
+def _key(kit: Bundle, maker: Maker, options: Options) -> str:
+    """Whatever is of another kit, maker, machine or choice is not taken up."""
+    asked = [kit.sha256, maker.name, maker.compatibility.to_json(), options.workspace_mb, options.dla_core]
     return sha256_bytes(canonical_json(asked).encode())[:24]
