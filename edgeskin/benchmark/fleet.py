@@ -143,20 +143,20 @@ def _in_parallel(
         jobs = [pool.submit(work, group) for group in groups]
         try:
             while left:
-                try:
-                    row = ready.get(timeout=0.5)
-                except queue.Empty:
-                    if all(job.done() for job in jobs) and ready.empty():
-                        break  # a fault of ours ended a thread; told below
-                    continue
+                try:  # Ctrl-C may come at any of these lines, and more than once
+                    try:
+                        row = ready.get(timeout=0.5)
+                    except queue.Empty:
+                        if all(job.done() for job in jobs) and ready.empty():
+                            break  # a fault of ours ended a thread; told below
+                        continue
+                    left.discard(row.name)
+                    finish(row)
+                    step(1, text=f"boards: {row.name} {row.status}")
+                    out.note(f"{row.name}: {row.status}" + (f": {row.fault}: {row.reason}" if row.reason else ""))
                 except KeyboardInterrupt:
                     partial = True
                     stop.set()
-                    continue
-                left.discard(row.name)
-                finish(row)
-                step(1, text=f"boards: {row.name} {row.status}")
-                out.note(f"{row.name}: {row.status}" + (f": {row.fault}: {row.reason}" if row.reason else ""))
         finally:
             stop.set()  # whatever ended this: no thread works on for nobody
     for job in jobs:

@@ -302,15 +302,19 @@ def test_ctrl_c_keeps_what_was_measured(
     started = tmp_path / "started"
     hang = hanging(tmp_path, started)
 
+    pressed = threading.Event()
+
     def press() -> None:
         wait_until(started.is_file, 120)
         os.kill(os.getpid(), signal.SIGINT)
+        pressed.set()
 
     presser = threading.Thread(target=press)
     presser.start()
     hosts = fleet_of(entry("one"), entry("two", command=hang), entry("three"))
     found = fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file)
     presser.join()
+    assert pressed.is_set(), "the board that hangs was never asked"
     assert found.partial
     assert [(row.status, row.fault) for row in found.rows] == [
         ("measured", None), ("failed", "interrupted"), ("failed", "interrupted"),
