@@ -89,9 +89,17 @@ def package_version(system: Path = Path("/usr/lib")) -> str:
 def l4t(root: Path = Path("/")) -> str:
     """Release of a Jetson's system, "36.4.3", out of /etc/nv_tegra_release; "" elsewhere."""
     try:
-        text = (root / "etc" / "nv_tegra_release").read_text(encoding="utf-8", errors="replace")
+        return l4t_release((root / "etc" / "nv_tegra_release").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
+
+
+def l4t_release(text: str) -> str:
+    """The release of a Jetson's system out of the text of /etc/nv_tegra_release; "" where it names none.
+
+    >>> l4t_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic")
+    '36.4.3'
+    """
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{found[1]}.{found[2]}" if found else ""
 

@@ -16,6 +16,7 @@ from edgeskin.backends import usable_cores
 from edgeskin.benchmark.sensors import ROOT, read_int, read_text
 from edgeskin.provenance import cpu_fields, cpu_name
 from edgeskin.spec.machine import Environment
+from edgeskin.tensorrt_here import l4t_release
 
 PACKAGES = ("openvino", "onnxruntime", "numpy", "pillow", "torch")
 # x86-64 and aarch64 features that decide which INT8 and FP32 kernels an engine takes
@@ -76,16 +77,6 @@ def _os_name(root: Path) -> str | None:
     return None
 
 
-def l4t_release(text: str) -> str | None:
-    """The release of a Jetson's system out of /etc/nv_tegra_release.
-
-    >>> l4t_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic")
-    '36.4.3'
-    """
-    match = re.match(r"#\s*R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    return f"{match[1]}.{match[2]}" if match else None
-
-
 def jetpack_of(l4t: str) -> str | None:
     """The JetPack releases that bring this system, by the device profiles; None for one they do not list.
 
@@ -118,7 +109,7 @@ def _installed_debs(root: Path, names: tuple[str, ...]) -> dict[str, str]:
 def _jetson(root: Path, absent: dict[str, str]) -> tuple[str | None, str | None, str | None]:
     """Power mode, L4T and JetPack of a Jetson."""
     text, reason = read_text(root / "etc/nv_tegra_release")
-    l4t = l4t_release(text or "")
+    l4t = l4t_release(text or "") or None
     if l4t is None:
         why = f"/etc/nv_tegra_release: {reason or 'of another form'}"
         if reason == "no such file":
