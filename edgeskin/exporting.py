@@ -102,12 +102,19 @@ def tune(bundle: Path, *, anyway: bool = False) -> Manifest:
     """Measure how the bundle runs fastest on this processor, and seal it anew with the answer.
 
     Raises:
-        EdgeskinError: the bundle is packed, its engine is absent, the system does not name its processor, or others
+        EdgeskinError: an engine of TensorRT, the bundle is packed, its engine is absent, the system does not name its processor, or others
             use it.
     """
     from edgeskin.benchmark import tune as stage
 
     opened = open_bundle(bundle)
+    if opened.manifest.target == "tensorrt":
+        raise EdgeskinError(
+            "TensorRT chooses what runs fastest when it builds",
+            got=str(bundle),
+            possible="bundles of targets openvino and onnxruntime",
+            fix="build the engine again on the device: `edgeskin build KIT`",
+        )
     with out.progress("tuning to this processor", stage.WARM_UP + stage.ROUNDS) as step:
         found = stage.tune(opened, step, anyway=anyway)
     return add_tuning(bundle, found)

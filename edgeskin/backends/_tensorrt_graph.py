@@ -76,7 +76,26 @@ def _in_half(graph: Any, model: Path) -> Any:
             possible=f"up to {_HALF_MAX:g}",
             fix="train with weight decay, or export for another target",
         )
-    return convert_float_to_float16(graph, keep_io_types=True, op_block_list=[])
+    _refuse_rounded_scales(graph, model)
+    return convert_float_to_float16(graph, keep_io_types=True)
+
+
+def _refuse_rounded_scales(graph: Any, model: Path) -> None:
+    """A scale that FP16 rounds would move every number behind it, and the weights were not quantised with it."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in stored:
+            scale = numpy_helper.to_array(stored[node.input[1]])
+            if scale.dtype == np.float32 and not np.array_equal(scale.astype(np.float16).astype(np.float32), scale):
+                raise EdgeskinError(
+                    f"{model.name} has scales that FP16 cannot hold",
+                    got=node.name,
+                    possible="scales that the quantisers of target tensorrt write",
+                    fix="quantise it with recipe tensorrt-int8",
+                )
 
 
 def widened(graph: Any) -> Any:

@@ -379,3 +379,15 @@ def test_the_signed_hub_is_what_tensorrt_takes_and_the_unsigned_one_is_not(image
     assert {"uint8", "zero point", "uint8 activation", "integer bias"} <= {one.rule for one in found}
     names = {node.name for node in onnx.load(unsigned).graph.node}
     assert {one.node for one in found} <= names
+
+
+def test_scales_that_fp16_would_round_are_refused(
+    onnx_models: dict[int, Path], pairs: list[np.ndarray], tmp_path: Path
+):
+    """The hub of the CPU targets has scales as they come; those for TensorRT are settled when weights are rounded."""
+    plain = ptq.quantize(onnx_models[2], pairs, _recipe(), tmp_path / "plain")
+    recipe = catalog.recipe("tensorrt-int8")
+    with pytest.raises(EdgeskinError, match="scales that FP16 cannot hold: got '.*; fix: quantise it with recipe"):
+        backends.get("tensorrt").build(plain, tmp_path, recipe)
+    signed = ptq.quantize(onnx_models[2], pairs, _recipe(activations="int8"), tmp_path / "signed")
+    assert backends.get("tensorrt").build(signed, tmp_path, recipe) == ("tiny2.onnx",)
