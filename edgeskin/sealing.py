@@ -156,7 +156,7 @@ class _Bench:
         """Several builds of the kit's graph, and the one nearest to the emulation.
 
         Raises:
-            EdgeskinError: even that one decides otherwise where the decision is sure.
+            EdgeskinError: even that one decides otherwise where the decision is sure, or none gives finite numbers.
         """
         manifest = self._kit.manifest
         graph = manifest.graphs[mode]
@@ -166,6 +166,9 @@ class _Bench:
             path, seconds = self._built(mode, graph, f"{mode}-{graph.precision}-{number}")
             session = self._maker.open(path)
             logits = golden.asked(session, frames, mode)
+            if not np.isfinite(logits).all():
+                out.note(f"build {number + 1} of the {mode} graph gives numbers that are not finite: left out")
+                continue
             answers.append(logits)
             wrong = differing(manifest, mode, emulated, logits)
             found.append(
@@ -182,7 +185,13 @@ class _Bench:
                     ),
                 )
             )
-        at = min(range(rebuilds), key=lambda n: (found[n][1].flips, found[n][1].max_abs_difference))
+        if not found:
+            raise EdgeskinError(
+                f"the {mode} engine gives numbers that are not finite",
+                got=f"{rebuilds} of {rebuilds} builds",
+                fix="build again with more --rebuilds; if it stays, report it with the kit and the TensorRT version",
+            )
+        at = min(range(len(found)), key=lambda n: (found[n][1].flips, found[n][1].max_abs_difference))
         path = found[at][0]
         refuse_other_answers(manifest, mode, emulated, answers[at], manifest.precision)
         kept = tuple(each.model_copy(update={"chosen": n == at}) for n, (_, each) in enumerate(found))
