@@ -102,8 +102,8 @@ def tune(bundle: Path, *, anyway: bool = False) -> Manifest:
     """Measure how the bundle runs fastest on this processor, and seal it anew with the answer.
 
     Raises:
-        EdgeskinError: an engine of TensorRT, the bundle is packed, its engine is absent, the system does not name its processor, or others
-            use it.
+        EdgeskinError: an engine of TensorRT, the bundle is packed, its engine is absent, the system does not name its
+            processor, or others use it.
     """
     from edgeskin.benchmark import tune as stage
 

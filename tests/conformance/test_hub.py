@@ -387,7 +387,7 @@ def test_scales_that_fp16_would_round_are_refused(
     """The hub of the CPU targets has scales as they come; those for TensorRT are settled when weights are rounded."""
     plain = ptq.quantize(onnx_models[2], pairs, _recipe(), tmp_path / "plain")
     recipe = catalog.recipe("tensorrt-int8")
-    with pytest.raises(EdgeskinError, match="scales that FP16 cannot hold: got '.*; fix: quantise it with recipe"):
+    with pytest.raises(EdgeskinError, match=r"scales that FP16 cannot hold: got '.*; fix: quantise it with recipe"):
         backends.get("tensorrt").build(plain, tmp_path, recipe)
     signed = ptq.quantize(onnx_models[2], pairs, _recipe(activations="int8"), tmp_path / "signed")
     assert backends.get("tensorrt").build(signed, tmp_path, recipe) == ("tiny2.onnx",)
