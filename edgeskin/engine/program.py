@@ -113,7 +113,13 @@ class Asked(Session):
         }
 
     def executed_layers(self) -> tuple[list[Executed], int]:
-        return from_json(_layers(self._plan).read_text(encoding="utf-8"))
+        try:
+            text = _layers(self._plan).read_text(encoding="utf-8")
+        except OSError as error:
+            raise EdgeskinError(
+                "trtexec's list of layers is gone", got=str(_layers(self._plan)), fix="build the kit again"
+            ) from error
+        return from_json(text)
 
 
 def _layers(plan: Path) -> Path:
