@@ -83,7 +83,7 @@ def build(
     Raises:
         EdgeskinError: no kit, one for another machine, and what `sealing.build` refuses.
     """
-    from edgeskin import nearness, sealing, signing
+    from edgeskin import nearness, sealing
     from edgeskin import tensorrt_here as here
     from edgeskin.engine import maker, memory
 
@@ -97,7 +97,7 @@ def build(
     here.check(bound, chosen.compatibility)
     if sealing.is_built(opened, folder, chosen.compatibility, asked):
         out.note(f"{folder}: built before from this kit on this machine, nothing to do")
-        return open_bundle(folder).manifest
+        return _signed(folder, key)
     asked_lesions: sealing.Ask | None = None
     if trtexec:
         out.note("trtexec answers one question in seconds: no lesion is put to it, the gate is the emulation's")
@@ -105,10 +105,17 @@ def build(
         asked_lesions = partial(nearness.put_to_lesions, opened, root=root, allow_ungated=allow_ungated)
     else:
         out.note("the data of the kit is not here: the gate is the one of the emulation; pass --root to ask the engine")
-    made = sealing.build(opened, folder, chosen, memory.here(), asked, asked_lesions)
+    sealing.build(opened, folder, chosen, memory.here(), asked, asked_lesions)
+    return _signed(folder, key)
+
+
+def _signed(bundle: Path, key: Path | None) -> Manifest:
+    """The bundle's manifest, once it is signed if that was asked."""
+    from edgeskin import signing
+
     if key is not None:
-        signing.sign(folder, key)
-    return made
+        signing.sign(bundle, key)
+    return open_bundle(bundle).manifest
 
 
 def build_here(kit: Path, *, root: str = "", allow_ungated: bool = False) -> Path | None:

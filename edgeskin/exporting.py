@@ -159,7 +159,7 @@ def _kit_for(target: str, device: str, jetpack: str) -> Compatibility | None:
             jetpack=line.jetpack,
         )
     if isinstance(found := here.here(), str):
-        boards = [name for name in catalog.device_names() if catalog.device(name).software]
+        boards = [name for name in catalog.device_names() if here.usable_lines(catalog.device(name))]
         raise EdgeskinError(
             "target tensorrt needs to know the device", got=f"no --device, and {found}", possible=boards, fix="pass it"
         )

@@ -36,6 +36,7 @@ from edgeskin.spec.search import Speed
 Ask = Callable[[Mapping[Mode, Session], Path], tuple[Gated, GateResult | None, tuple[Nearness, ...]]]
 _ROUNDS = 200  # of the timing of INT8 beside FP16
 _TIMED_ONCE = 50  # rounds for one rebuild among several
+_SURE = 0.02  # in probability: nearer to a tie no decision is sure
 _SUREST = 4  # drawn cases of which no decision may differ
 
 
@@ -222,7 +223,8 @@ def refuse_other_answers(
     precision: Precision,
 ) -> None:
     """Raises EdgeskinError: an engine decides otherwise where the decision is sure, or its logits lie too far off."""
-    sure = sorted(range(len(expected)), key=lambda n: -golden.margin(expected[n], mode, deciding))[:_SUREST]
+    margins = [golden.margin(one, mode, deciding) for one in expected]
+    sure = [n for n in sorted(range(len(expected)), key=lambda n: -margins[n])[:_SUREST] if margins[n] >= _SURE]
     wrong = differing(deciding, mode, expected[sure], logits[sure])
     off, limit = float(np.abs(logits - expected).max()), golden.TOLERANCE[precision]
     if wrong.any() or not off <= limit:

@@ -237,9 +237,9 @@ def software(device: Device, jetpack: str = "") -> Software:
     Raises:
         EdgeskinError: a board without JetPack, a JetPack that is unknown or whose TensorRT is older than 10.3.
     """
-    usable = _usable(device)
+    usable = usable_lines(device)
     if not device.software:
-        boards = [name for name in catalog.device_names() if _usable(catalog.device(name))]
+        boards = [name for name in catalog.device_names() if usable_lines(catalog.device(name))]
         raise EdgeskinError(f"no TensorRT is known for device {device.name}", possible=boards, fix="choose --device")
     named = [line for line in device.software if jetpack and within(jetpack, line.jetpack)]
     if jetpack and not named:
@@ -261,7 +261,7 @@ def software(device: Device, jetpack: str = "") -> Software:
     return named[0] if named else max(usable, key=lambda line: numbers(line.tensorrt))
 
 
-def _usable(device: Device) -> list[Software]:
+def usable_lines(device: Device) -> list[Software]:
     """The lines of a board whose TensorRT is new enough."""
     return [line for line in device.software if numbers(line.tensorrt) >= LEAST]
 
@@ -311,7 +311,7 @@ def dla(device: Device, tensorrt: str, core: int | None) -> None:
     if not 0 <= core < device.dla_cores:
         raise EdgeskinError("no such DLA core", got=core, possible=[str(n) for n in range(device.dla_cores)])
     if not has_dla(device.name, tensorrt):
-        able = [line for line in _usable(device) if has_dla(device.name, line.tensorrt)]
+        able = [line for line in usable_lines(device) if has_dla(device.name, line.tensorrt)]
         raise EdgeskinError(
             f"TensorRT {tensorrt} cannot use the DLA of {device.name}",
             got=f"--dla {core}",
