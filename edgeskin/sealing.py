@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import audit, decide, golden, kits, out, provenance
+from edgeskin import audit, decide, golden, kits, metrics, out, provenance
 from edgeskin.backends import Session
 from edgeskin.benchmark.statistics import ratio
 from edgeskin.benchmark.turns import in_turns
@@ -37,6 +37,7 @@ Ask = Callable[[Mapping[Mode, Session], Path], tuple[Gated, GateResult | None, t
 _ROUNDS = 200  # of the timing of INT8 beside FP16
 _TIMED_ONCE = 50  # rounds for one rebuild among several
 _SURE = 0.02  # in probability: nearer to a tie no decision is sure
+_SQNR_DB = 10.0  # of the logits: rounding elsewhere leaves more, another network less
 _SUREST = 4  # drawn cases of which no decision may differ
 
 
@@ -227,11 +228,12 @@ def refuse_other_answers(
     sure = [n for n in sorted(range(len(expected)), key=lambda n: -margins[n])[:_SUREST] if margins[n] >= _SURE]
     wrong = differing(deciding, mode, expected[sure], logits[sure])
     off, limit = float(np.abs(logits - expected).max()), golden.TOLERANCE[precision]
-    if wrong.any() or not off <= limit:
+    noise = metrics.sqnr_db(expected, logits)  # tells also where no decision is sure
+    if wrong.any() or not off <= limit or not noise >= _SQNR_DB:
         raise EdgeskinError(
             f"the {mode} engine does not decide as its kit",
-            got=f"{int(wrong.sum())} of {len(sure)} sure cases differ; logits off by {off:.3g}",
-            possible=f"no case, logits within {limit:g}",
+            got=f"{int(wrong.sum())} of {len(sure)} sure cases differ; logits off by {off:.3g}, {noise:.1f} dB",
+            possible=f"no case, logits within {limit:g}, {_SQNR_DB:g} dB or more",
             fix="build again with more --rebuilds; if it stays, report it with the kit and the TensorRT version",
         )
 
