@@ -303,6 +303,7 @@ def test_ctrl_c_keeps_what_was_measured(
     hang = hanging(tmp_path, started)
 
     pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def press() -> None:
         wait_until(started.is_file, 120)
@@ -312,7 +313,10 @@ def test_ctrl_c_keeps_what_was_measured(
     presser = threading.Thread(target=press)
     presser.start()
     hosts = fleet_of(entry("one"), entry("two", command=hang), entry("three"))
-    found = fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file)
+    try:
+        found = fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file)
+    finally:
+        signal.signal(signal.SIGINT, before)
     presser.join()
     assert pressed.is_set(), "the board that hangs was never asked"
     assert found.partial
