@@ -36,6 +36,12 @@ DECIDING = Manifest.model_construct(
     thresholds=Thresholds(pair=HALF, dermoscopic=HALF),
 )
 PERCENTILE = {"quantizer": "qdq", "preset": "performance", "calibrator": "percentile"}
+# Converting to OpenVINO's format takes seconds a variant: where many are built it stands among the slow tests.
+MANY = pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "openvino" else name for name in backends.NAMES],
+    indirect=True,
+)
 EASY = GateSpec(margins={"auc": Margin(value=1.0, reason="anything goes")}, bootstrap=200)
 
 
@@ -58,9 +64,11 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(target: str, onnx_models: dict[int, Path], pairs: list[np.ndarray], tmp_path: Path):
-    """Trials on both tiny graphs; the network's own answers are the labels of most lesions."""
+    """Trials on the tiny pair graph, or on both; the network's own answers are the labels of most lesions."""
 
-    def made(budget_s: float = 600.0, folder: Path | None = None, gate: GateSpec | None = EASY) -> Trials:
+    def made(
+        budget_s: float = 600.0, folder: Path | None = None, gate: GateSpec | None = EASY, both: bool = False
+    ) -> Trials:
         session = backends.get("onnxruntime").open(onnx_models[2])
         reference = np.stack([session.run(frames) for frames in pairs])
         truth = reference[:, 1].argmax(-1)
@@ -70,7 +78,7 @@ def make(target: str, onnx_models: dict[int, Path], pairs: list[np.ndarray], tmp
         control = Control(cases, pairs, reference, np.stack([single.run(frames[-1:]) for frames in pairs]))
         return Trials(
             onnx_models[2], pairs[:8], control, DECIDING, target, folder or tmp_path / "search",
-            budget_s=budget_s, threads=1, alone=onnx_models[1],
+            budget_s=budget_s, threads=1, alone=onnx_models[1] if both else None,
         )  # fmt: skip
 
     return made
@@ -88,7 +96,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_every_way_is_tried_and_the_nearest_to_fp32_is_chosen(make, target: str) -> None:
-    trials = make()
+    trials = make(both=True)
     (chosen, *_), found = stage.search(trials, recipe(target), by_count)
     assert found.complete
     whole = [one for one in found.candidates if not one.reverted]
@@ -105,6 +113,7 @@ def test_every_way_is_tried_and_the_nearest_to_fp32_is_chosen(make, target: str)
     assert all(value == 1.0 for value in found.slower_groups.values())
 
 
+@MANY
 def test_a_killed_search_goes_on_and_gives_the_same(
     few: None, make, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +177,7 @@ def test_blocks_are_taken_back_until_the_gate_holds(
     assert failed.why_not == "the gate fails"
 
 
+@MANY
 def test_a_slower_block_is_taken_back(few: None, make, target: str) -> None:
     """Timing that calls INT8 slow in the part called `clinical`, and fast elsewhere."""
 
@@ -250,7 +260,7 @@ def test_kill_9_in_the_middle_of_writing_keeps_what_was_known(tmp_path: Path) ->
 
 
 def test_a_graph_of_the_dermoscopic_image_alone_has_to_hold_the_gate_too(make, target: str) -> None:
-    trials, asked = make(), recipe(target)
+    trials, asked = make(both=True), recipe(target)
     found, holds = trials.effect(asked)
     assert holds
     both = {
