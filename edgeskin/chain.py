@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeskin import catalog, out, provenance
 from edgeskin.bundle import Bundle, open_bundle
@@ -12,7 +12,6 @@ from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles, assign
 from edgeskin.errors import EdgeskinError, unknown
 from edgeskin.exporting import export, roles_if_any, tune
-from edgeskin.sealing import Options
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.comparison import Comparison
@@ -21,6 +20,9 @@ from edgeskin.spec.hosts import FleetResult
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from edgeskin.sealing import Options
 
 __all__ = [
     "bench",
@@ -64,7 +66,7 @@ def train(data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, f
 def build(
     kit: Path,
     folder: Path,
-    options: Options | None = None,
+    options: "Options | None" = None,
     *,
     root: str = "",
     trtexec: bool = False,
@@ -87,7 +89,7 @@ def build(
     from edgeskin import tensorrt_here as here
     from edgeskin.engine import maker, memory
 
-    opened, asked = open_bundle(kit), options or Options()
+    opened, asked = open_bundle(kit), options or sealing.Options()
     sealing.refuse_other(opened)
     bound = opened.manifest.compatibility
     assert bound is not None  # every kit has one

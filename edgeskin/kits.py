@@ -51,10 +51,15 @@ def refuse_unfit(models: Mapping[Mode, Path], tensorrt: str) -> None:
         refuse(lint(load(path), tensorrt), f"the {mode} graph", tensorrt)
 
 
+def in_fp16(plan: Recipe) -> Recipe:
+    """The recipe with nothing quantised, in FP16."""
+    return Recipe(name=plan.name, target=plan.target, precision="fp16", note=plan.note, opset=plan.opset)
+
+
 def half_graphs(graphs: Mapping[Mode, Path], plan: Recipe, folder: Path) -> dict[Mode, GraphEntry]:
     """The same network in FP16, which the device times against INT8."""
     build = backends.get(plan.target).build
-    half = Recipe(name=plan.name, target=plan.target, precision="fp16", opset=plan.opset)
+    half = in_fp16(plan)
     return {
         mode: GraphEntry(
             file=f"{_FP16}/{build(graphs[mode], folder / _FP16, half, stem=mode)[0]}",

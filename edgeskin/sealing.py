@@ -86,7 +86,7 @@ def build(
         if not speed.int8_is_faster:
             out.note(f"INT8 is not shipped: {speed.why}; the bundle runs in FP16")
             chosen, compiled, checked = half, None, None
-            plan = Recipe(name=plan.name, target=plan.target, precision="fp16", note=plan.note, opset=plan.opset)
+            plan = kits.in_fp16(plan)
             gated = Gated(status="not needed", why=f"INT8 is not shipped: {speed.why}")
     reference = {mode: bench.once(mode, manifest.reference[mode], "fp32") for mode in MODES}
     answers = {mode: golden.asked(maker.open(chosen[mode]), frames, mode) for mode in MODES}
