@@ -48,6 +48,7 @@ __all__ = [
     "manifest_json_schema",
     "open_bundle",
     "pack",
+    "reseal",
     "write_bundle",
 ]
 
@@ -165,6 +166,17 @@ def _seal(stage: Path, manifest: Manifest) -> None:
 def add_tuning(path: Path, tuning: Tuning) -> Manifest:
     """Seal a bundle anew with a tuning, which takes the place of an older one of the same processor.
 
+    Raises:
+        EdgeskinError: see `reseal`.
+    """
+    manifest = open_bundle(path).manifest
+    kept = [old for old in manifest.tuning if (old.processor, old.cores) != (tuning.processor, tuning.cores)]
+    return reseal(path, {"tuning": (*kept, tuning)})
+
+
+def reseal(path: Path, update: Mapping[str, object]) -> Manifest:
+    """Seal a bundle anew with other values of some fields of its manifest; its files stay.
+
     A signature, which is over the old manifest, goes; a note says so.
 
     Raises:
@@ -172,9 +184,8 @@ def add_tuning(path: Path, tuning: Tuning) -> Manifest:
     """
     bundle = open_bundle(path)
     if not path.is_dir():
-        raise EdgeskinError("a packed bundle cannot be changed", got=str(path), fix="unpack it, or tune before packing")
-    kept = [old for old in bundle.manifest.tuning if (old.processor, old.cores) != (tuning.processor, tuning.cores)]
-    manifest = bundle.manifest.model_copy(update={"tuning": (*kept, tuning)})
+        raise EdgeskinError("a packed bundle cannot be changed", got=str(path), fix="unpack it, and pack it afterwards")
+    manifest = bundle.manifest.model_copy(update=dict(update))
     with staged_dir(Path(os.path.abspath(path))) as stage:  # noqa: PTH100 - keeps a final link
         for name in manifest.files:
             if bundle.path(name).is_file():  # a lean bundle lacks its reference

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import backends, decide, preprocess, provenance
+from edgeskin import backends, decide, out, preprocess, provenance
 from edgeskin.errors import EdgeskinError
 from edgeskin.opening import Bundle, open_bundle
 from edgeskin.preprocess import Frame, Photo
-from edgeskin.spec.manifest import IMAGES, Manifest, Mode, Tuning
+from edgeskin.spec.manifest import IMAGES, Fallback, Manifest, Mode, Tuning
 
 Graphs = Literal["core", "reference"]
 Probabilities = dict[str, dict[str, float]]  # task -> class -> probability
@@ -91,7 +91,11 @@ def load(
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
     if not emulated:
         refuse_kit(bundle)
-    if target_check and (reason := backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe)):
+    reason = backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe) if target_check else None
+    if reason and graphs == "core" and (instead := _fall_back(bundle)):
+        out.note(f"{bundle.root}: {bundle.manifest.target} does not run here ({reason}); fell back to {instead.target}")
+        return Classifier(bundle, threads=threads, graphs=instead.graphs, cache=cache, fallback=instead)
+    if reason:
         raise EdgeskinError(f"target {bundle.manifest.target!r} does not run here: {reason}")
     if target_check and bundle.manifest.stage == "ready" and (bound := bundle.manifest.compatibility):
         from edgeskin import tensorrt_here
@@ -104,6 +108,14 @@ def load(
             fix="use one packed without --lean",
         )
     return Classifier(bundle, threads=threads, graphs=graphs, cache=cache)
+
+
+def _fall_back(bundle: Bundle) -> Fallback | None:
+    """The first of the manifest's fall-backs that can be used here."""
+    for other in bundle.manifest.fallback:
+        if not (bundle.lean and other.graphs == "reference") and not backends.get(other.target).unsupported():
+            return other
+    return None
 
 
 def refuse_kit(bundle: Bundle) -> None:
@@ -128,11 +140,20 @@ def tuned(manifest: Manifest) -> Tuning | None:
 class Classifier:
     """A bundle ready to classify. Graphs are compiled when first needed. One thread at a time may use it."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0, graphs: Graphs = "core", cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 0,
+        graphs: Graphs = "core",
+        cache: Path | None = None,
+        fallback: Fallback | None = None,
+    ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.graphs = graphs
-        self.tuning = tuned(self.manifest)
+        self.fallback = fallback  # in use instead of the manifest's target
+        self.tuning = None if fallback else tuned(self.manifest)
         self._threads = threads or (self.tuning.threads if self.tuning else 0)
         self._cache = cache
         self._sessions: dict[Mode, backends.Session] = {}
@@ -143,7 +164,7 @@ class Classifier:
         if mode not in self._sessions:
             manifest = self.manifest
             graph = (manifest.graphs if self.graphs == "core" else manifest.reference)[mode]
-            session = backends.get(manifest.target).open(
+            session = backends.get(self.fallback.target if self.fallback else manifest.target).open(
                 self.bundle.path(graph.file),
                 threads=self._threads,
                 cache=self._cache,
@@ -257,7 +278,7 @@ class Classifier:
         Raises:
             EdgeskinError: the classifier runs the reference graphs, for which the golden logits do not hold.
         """
-        if self.graphs != "core":
+        if self.graphs != "core" and not self.fallback:
             raise EdgeskinError(
                 "golden cases belong to the core graphs", got=self.graphs, fix="load with graphs='core'"
             )

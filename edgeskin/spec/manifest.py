@@ -88,6 +88,16 @@ class Tuning(Spec):
     measured: str
 
 
+class Fallback(Spec):
+    """An engine to run a bundle by where the one of its target is missing or fails to load, in the manifest's order.
+
+    It was seen to answer the golden cases within their tolerance. The gate's evidence is the target's, not this one's.
+    """
+
+    target: Literal["openvino", "onnxruntime"]
+    graphs: Literal["core", "reference"] = "core"  # "reference": the same network in FP32
+
+
 class Compatibility(Spec):
     """What a TensorRT engine is bound to. Of a kit: what its device has; of an engine: what it was built on."""
 
@@ -136,6 +146,7 @@ class Manifest(Spec):
     files: dict[str, FileEntry]
     provenance: Provenance
     tuning: tuple[Tuning, ...] = ()  # one a processor
+    fallback: tuple[Fallback, ...] = ()  # in this order, where the target does not run
     gated: Gated = Gated(status="ungated", why="made before there was a gate")
     compatibility: Compatibility | None = None  # of target tensorrt
     fp16: dict[Mode, GraphEntry] = Field(
@@ -171,6 +182,8 @@ class Manifest(Spec):
         for name in [*(g.file for g in self.fp16.values()), *filter(None, [self.answers_file])]:
             if name not in self.files:
                 raise ValueError(f"{name} is used but not listed in files")
+        if any(other.target == self.target and other.graphs == "core" for other in self.fallback):
+            raise ValueError(f"fallback {self.target} is the target itself")
         if any(g.precision != "fp32" for g in self.reference.values()):
             raise ValueError("reference must be fp32")
         if (self.target, self.precision) != (self.recipe.target, self.recipe.precision):

@@ -11,7 +11,19 @@ PACKAGE = ROOT / "edgeskin"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 TOP = {"cli", "cli_data", "cli_keys", "cli_options", "show", "show_bench", "show_engine"}
-CHAIN = {"building", "chain", "demo", "exporting", "golden", "kits", "nearness", "pictures", "proving", "sealing"}
+CHAIN = {
+    "building",
+    "chain",
+    "demo",
+    "exporting",
+    "fallback",
+    "golden",
+    "kits",
+    "nearness",
+    "pictures",
+    "proving",
+    "sealing",
+}
 STAGES = {"data", "engine", "training", "quantize", "verify", "benchmark", "report"}
 BACKENDS = {"backends"}
 MODEL = {"model"}
