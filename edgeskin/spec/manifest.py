@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.quality import Quality
 from edgeskin.spec.recipe import Precision, Recipe
 from edgeskin.spec.roles import RoleRecord
 from edgeskin.spec.schema import Schema
@@ -134,6 +135,7 @@ class Manifest(Spec):
     preprocess: Preprocess
     fusion: dict[str, Fusion]
     thresholds: Thresholds
+    quality: Quality = Quality()  # which images cannot be judged
     recipe: Recipe
     network: NetworkSpec
     parameters: int
