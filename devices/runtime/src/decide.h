@@ -1,0 +1,14 @@
+// Logits -> probabilities -> decision: edgeskin/decide.py in C++.
+#pragma once
+
+#include <edgeskin.h>
+
+#include "manifest.h"
+
+namespace es {
+
+// Fills probabilities, predicted, score, target_probability, threshold, refer of `result` from logits
+// [images, manifest.logits], the clinical image first. Allocates nothing.
+void decide(const Manifest &manifest, Mode mode, const float *logits, es_result &result);
+
+}  // namespace es
