@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,10 +108,20 @@ def _not_json(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values. A key twice is refused: of two readers each could take another one."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"the key {key!r} twice")
+        made[key] = value
+    return made
+
+
 def _parse(data: bytes, seal: bytes | None, where: str) -> Manifest:
     """The manifest, once its format is known, its seal unbroken and its fields valid."""
     try:
-        plain = json.loads(data, parse_constant=_not_json)
+        plain = json.loads(data, parse_constant=_not_json, object_pairs_hook=_one_of_each)
     except (ValueError, RecursionError) as error:
         raise _damaged(where, MANIFEST, f"not valid JSON ({error})") from None
     if not isinstance(plain, dict) or plain.get("format") != "edgeskin-bundle":
@@ -127,7 +137,7 @@ def _parse(data: bytes, seal: bytes | None, where: str) -> Manifest:
         )
     if seal is None:
         raise _missing(where, SEAL)
-    if seal.split() != [sha256_bytes(data).encode(), MANIFEST.encode()]:
+    if seal != f"{sha256_bytes(data)}  {MANIFEST}\n".encode():  # as sha256sum writes it, and in no other form
         raise _damaged(where, MANIFEST, f"its hash is not the one in {SEAL}")
     return Manifest.parse(plain, f"{where}/{MANIFEST}")
 
