@@ -8,6 +8,7 @@
 
 #include "fault.h"
 #include "json.h"
+#include "quality_json.h"
 #include "text.h"
 
 namespace es {
@@ -250,6 +251,7 @@ Manifest read(const Node &top) {
         made.built_with.emplace(name, version.text(0));
     }
     read_binding(top, made);
+    if (const auto found = top.find("quality")) made.quality = read_quality(*found);
     return made;
 }
 
