@@ -1,0 +1,227 @@
+"""The runtime in C, cross-compiled for 64-bit ARM and run under qemu, beside the same sources on this processor."""
+
+import fcntl
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeskin import preprocess
+from edgeskin.spec.preprocess import Preprocess
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = ROOT / "devices" / "runtime"
+SCRIPT = RUNTIME / "cross" / "sysroot.sh"
+MADE = Path(os.environ.get("EDGESKIN_AARCH64") or ROOT / "build" / "aarch64")  # where sysroot.sh puts things
+TOOLCHAINS = {
+    "aarch64-linux-gnu": "-march=armv8-a",
+    "jetson": "-march=armv8.2-a -mtune=cortex-a78ae",
+    "raspberry-pi": "-march=armv8-a -mtune=cortex-a76",
+}
+RIGHT = "cortex-a76"  # the processor that qemu plays; it has what OpenVINO's INT8 needs, and no SVE
+WRONG = "max"  # has SVE2: OpenVINO's INT8 answers wrongly there, and says nothing
+OK, SELFTEST_FAILED = 0, 13
+LIMIT_MS = 600_000  # of a self-test under qemu
+
+cross = pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("aarch64-linux-gnu-g++") is None or platform.machine() == "aarch64",
+    reason="needs cmake and g++-aarch64-linux-gnu on another processor",
+)
+emulated = pytest.mark.skipif(
+    shutil.which("qemu-aarch64") is None or not (MADE / "openvino" / ".complete").is_file(),
+    reason="needs qemu-user, and what devices/runtime/cross/sysroot.sh makes",
+)
+
+
+def run(*command: object, seconds: float = 900, env: dict[str, str] | None = None) -> SimpleNamespace:
+    """A program that is to end by itself; its exit status and what it printed."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=seconds, check=False, env=os.environ | (env or {})
+    )
+    return SimpleNamespace(status=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor: the build folder for it, what comes before a program's name, and OpenVINO's libraries."""
+
+    folder: Path
+    engine: Path | None
+    before: tuple[object, ...] = ()
+
+    def build(self, target: str) -> Path:
+        done = run("cmake", "--build", self.folder, "--parallel", "2", "--target", target)
+        assert done.status == 0, done.out[-6000:] + done.err[-6000:]
+        return self.folder / target
+
+    def run(self, program: str, *words: object) -> SimpleNamespace:
+        return run(*self.before, self.build(program), *words)
+
+    def as_cpu(self, name: str) -> "Machine":
+        return Machine(self.folder, self.engine, tuple(name if word == RIGHT else word for word in self.before))
+
+
+def configured(name: str, *options: object) -> Path:
+    """The build folder of that name, kept from run to run. Call it under the lock."""
+    folder = MADE / name
+    ninja = ["-G", "Ninja"] if shutil.which("ninja") and not (folder / "CMakeCache.txt").is_file() else []
+    done = run("cmake", "-S", Path(__file__).parent / "aarch64", "-B", folder, *ninja, *options)
+    if done.status and "fix: apt-get install" in done.err:
+        pytest.skip("needs libyuv-dev libsodium-dev nlohmann-json3-dev")
+    assert done.status == 0, done.out + done.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[list[Machine]]:
+    """This processor and an emulated ARM, one test process at a time."""
+
+    found = importlib.util.find_spec("openvino")
+    package = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
+    with (MADE / ".tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        here = configured("here", f"-DOpenVINO_DIR={package / 'cmake' if package else ''}")
+        arm = configured(
+            "arm",
+            f"-DCMAKE_TOOLCHAIN_FILE={RUNTIME / 'cmake' / 'raspberry-pi.cmake'}",
+            f"-DEDGESKIN_SYSROOT={MADE / 'sysroot'}",
+            "-DEDGESKIN_TESTS=ON",
+        )
+        qemu = ("qemu-aarch64", "-cpu", RIGHT, "-L", MADE / "sysroot")
+        engine = package / "libs" if package else None
+        yield [Machine(here, engine), Machine(arm, MADE / "openvino" / "libs", qemu)]
+
+
+# --- tool chains and sysroot --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+@pytest.mark.parametrize("name", TOOLCHAINS)
+def test_on_a_board_a_toolchain_sets_the_flags_alone(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "print.cmake"
+    script.write_text(
+        f'set(CMAKE_HOST_SYSTEM_PROCESSOR aarch64)\ninclude("{RUNTIME}/cmake/{name}.cmake")\n'
+        'message("${CMAKE_CXX_FLAGS_INIT}|${CMAKE_SYSTEM_NAME}|${CMAKE_CXX_COMPILER}|${CMAKE_SYSROOT}")\n'
+    )
+    assert run("cmake", "-P", script).err.strip() == f"{TOOLCHAINS[name]}|||"
+
+
+@cross
+@pytest.mark.parametrize("name", TOOLCHAINS)
+def test_a_missing_sysroot_is_said_with_its_cure(name: str, tmp_path: Path) -> None:
+    toolchain = RUNTIME / "cmake" / f"{name}.cmake"
+    done = run(
+        "cmake", "-S", RUNTIME, "-B", tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", "-DEDGESKIN_SYSROOT=/nowhere"
+    )
+    said = " ".join(done.err.split())
+    assert done.status != 0
+    assert "EDGESKIN_SYSROOT is no sysroot; got: /nowhere" in said
+    assert "fix: run cross/sysroot.sh" in said
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt")
+def test_a_mirror_out_of_reach_is_one_line_with_a_fix(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("deb [trusted=yes] http://127.0.0.1:9/debian bookworm main\n")
+    done = run(SCRIPT, tmp_path / "made", env={"APT_SOURCES": str(tmp_path / "list")})
+    assert done.status == 1
+    assert re.fullmatch(r"sysroot\.sh: the lists of arm64 packages cannot be fetched; got: .+; fix: .+\n", done.err)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt")
+def test_an_openvino_of_another_hash_is_refused(tmp_path: Path) -> None:
+    version = re.search(r"(?m)^openvino==(\S+)", (ROOT / "requirements" / "dev.txt").read_text())
+    packages = re.search(r"(?m)^packages=\((.*)\)$", SCRIPT.read_text())
+    assert version
+    assert packages
+    (tmp_path / "made" / "sysroot").mkdir(parents=True)
+    (tmp_path / "made" / "sysroot" / ".complete").write_text(packages[1] + "\n")
+    false = tmp_path / f"openvino-{version[1]}-1-cp311-cp311-manylinux_2_35_aarch64.whl"
+    with zipfile.ZipFile(false, "w") as wheel:
+        wheel.writestr(f"openvino-{version[1]}.dist-info/METADATA", f"Name: openvino\nVersion: {version[1]}\n")
+    done = run(SCRIPT, tmp_path / "made", env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)})
+    assert done.status == 1
+    assert "HASH" in done.err.upper()
+    assert not (tmp_path / "made" / "openvino").exists()
+
+
+# --- the same pixels ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image as bytes, and the frame to make of it."""
+
+    numbers: tuple[int, ...]  # format, width, height, stride, colour
+    pixels: NDArray[np.uint8]
+    spec: Preprocess
+
+    def packed(self) -> bytes:
+        crop = int(self.spec.fit == "crop")
+        numbers = (*self.numbers, self.spec.width, self.spec.height, self.spec.border_px, crop, self.pixels.size)
+        return np.array(numbers, "<i4").tobytes() + self.pixels.tobytes()
+
+
+def jobs() -> list[Job]:
+    """Every pixel format at sizes from tiny to large: odd, narrow, with gaps between rows, cropped and stretched."""
+    rng = np.random.default_rng(0)
+    found = []
+    sizes = [(33, 32), (64, 64), (65, 130), (223, 225), (640, 480), (641, 479), (1000, 37), (1920, 1080)]
+    for number, (width, height) in enumerate(sizes):
+        for kind, bytes_a_pixel in ((1, 3), (2, 3), (3, 4), (5, 1), (6, 2)):
+            w, h = (width & ~1, height & ~1) if kind >= 5 else (width, height)
+            stride = w * bytes_a_pixel + (0, 5, 64)[number % 3]
+            rows = h + h // 2 if kind == 5 else h
+            smooth = rng.integers(0, 256, (rows // 8 + 1, stride // 8 + 1)).repeat(8, 0).repeat(8, 1)[:rows, :stride]
+            pixels = np.clip(smooth + rng.integers(-40, 41, (rows, stride)), 0, 255).astype(np.uint8)
+            side = (32, 64, 224)[(number + kind) % 3]
+            spec = Preprocess(
+                height=side,
+                width=side if kind != 2 else side + 16,
+                fit="stretch" if number % 2 else "crop",
+                border_px=3 if number == 4 else 0,
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+            )
+            found.append(Job((kind, w, h, stride, number % 3 if kind >= 5 else 0), pixels, spec))
+    return found
+
+
+@cross
+@emulated
+def test_frames_are_the_same_bit_for_bit(
+    machines: list[Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NEON's frames, those of this processor's instructions, and for RGB those of Python."""
+    wanted = jobs()
+    (tmp_path / "in").write_bytes(b"".join(job.packed() for job in wanted))
+    made = []
+    for number, machine in enumerate(machines):
+        done = machine.run("frames", tmp_path / "in", tmp_path / f"out-{number}")
+        assert done.status == 0, done.err
+        made.append((tmp_path / f"out-{number}").read_bytes())
+    monkeypatch.setattr(preprocess, "_opencv", lambda: None)
+    at = 0
+    for job in wanted:
+        kind, width, height, stride, _ = job.numbers
+        end = at + 3 * job.spec.width * job.spec.height
+        assert made[0][at:end] == made[1][at:end], job.numbers
+        if kind <= 3:
+            deep = 4 if kind == 3 else 3
+            rows = job.pixels.reshape(height, stride)[:, : width * deep].reshape(height, width, deep)
+            photo = np.ascontiguousarray(rows[..., [2, 1, 0]] if kind == 2 else rows[..., :3])
+            assert preprocess.prepare(photo, job.spec).tobytes() == made[1][at:end], job.numbers
+        at = end
+    assert at == len(made[0]) == len(made[1])
