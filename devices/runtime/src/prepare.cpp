@@ -63,6 +63,9 @@ int pitch(int width) {
     return bytes % 4096 == 0 ? bytes + kAlign : bytes;  // else six rows would fight for the same lines of the cache
 }
 
+// A width that libyuv's vectors divide; what lies beyond the row is the buffer's own, and is not used.
+int filled(int width) { return (width + kAlign - 1) / kAlign * kAlign; }
+
 // Halve a row's length alone.
 void halve_columns(const std::uint8_t *__restrict from, int width, std::uint8_t *__restrict to) {
     for (int x = 0; x < width; ++x) to[x] = static_cast<std::uint8_t>((from[2 * x] + from[2 * x + 1] + 1) >> 1);
@@ -166,11 +169,12 @@ void Preparer::Rows::pull(int step, const Planes &out) {
     const int plane = static_cast<int>(out.plane);
     switch (s.halve) {
         case Halve::both:  // (a + b + c + d + 2) >> 2: libyuv's box of exactly 2 x 2
-            libyuv::ScalePlane(s.pair, s.pitch, s.width, 6, out.planes, plane, s.width / 2, 3, libyuv::kFilterBox);
+            libyuv::ScalePlane(s.pair, s.pitch, filled(s.width), 6, out.planes, plane, filled(s.width) / 2, 3,
+                               libyuv::kFilterBox);
             break;
         case Halve::rows:  // (a + b + 1) >> 1
-            libyuv::InterpolatePlane(s.pair, 2 * s.pitch, s.pair + s.pitch, 2 * s.pitch, out.planes, plane, s.width, 3,
-                                     128);
+            libyuv::InterpolatePlane(s.pair, 2 * s.pitch, s.pair + s.pitch, 2 * s.pitch, out.planes, plane,
+                                     filled(s.width), 3, 128);
             break;
         case Halve::columns:
             for (int p = 0; p < 3; ++p) halve_columns(pair.at(p, 0), s.width / 2, out.at(p, 0));

@@ -1,5 +1,6 @@
-// YUV -> RGB in 16-bit whole numbers, eight pixels at a time. The arithmetic is written once in the compiler's vectors;
-// only the two operations that these lack, the high half of a product and the saturating narrowing, name a processor.
+// YUV -> RGB in 16-bit whole numbers, sixteen pixels at a time. The arithmetic is written once in the compiler's
+// vectors; only what these lack names a processor: the high half of a product, clipping to bytes, putting even and odd
+// pixels in turn.
 #include "yuv.h"
 
 #include <cstring>
@@ -15,9 +16,9 @@ namespace {
 
 using Words = std::int16_t __attribute__((vector_size(16)));
 using Units = std::uint16_t __attribute__((vector_size(16)));
-using Pairs = std::uint32_t __attribute__((vector_size(16)));  // of two neighbouring pixels
-using Octet = std::uint8_t __attribute__((vector_size(8)));
-using Quads = std::uint16_t __attribute__((vector_size(8)));
+using Bytes = std::uint8_t __attribute__((vector_size(16)));
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first of two bytes is taken for a unit's low half");
 
 constexpr int kBlock = 16;  // pixels of a step
 constexpr int kBits = 5;    // fraction of the sums: 255 * 1.17 + 127 * 2.12 of them stay below 2 ** 15
@@ -37,19 +38,34 @@ inline Words high(Words a, Words b) {
 #endif
 }
 
-// Sixteen sums as grey levels, clipped to 0..255.
-inline void store(Words a, Words b, std::uint8_t *out) {
-    a >>= kBits, b >>= kBits;
+// Sixteen words as bytes, clipped to 0..255.
+inline Bytes narrow(Words a, Words b) {
 #if defined(__SSE2__)
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(out),
-                     _mm_packus_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+    return reinterpret_cast<Bytes>(_mm_packus_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
 #elif defined(__ARM_NEON)
-    vst1q_u8(out, vcombine_u8(vqmovun_s16(reinterpret_cast<int16x8_t>(a)), vqmovun_s16(reinterpret_cast<int16x8_t>(b))));
+    return reinterpret_cast<Bytes>(
+        vcombine_u8(vqmovun_s16(reinterpret_cast<int16x8_t>(a)), vqmovun_s16(reinterpret_cast<int16x8_t>(b))));
 #else
+    Bytes found{};
     for (int i = 0; i < 8; ++i) {
-        out[i] = static_cast<std::uint8_t>(a[i] < 0 ? 0 : a[i] > 255 ? 255 : a[i]);
-        out[i + 8] = static_cast<std::uint8_t>(b[i] < 0 ? 0 : b[i] > 255 ? 255 : b[i]);
+        found[i] = static_cast<std::uint8_t>(a[i] < 0 ? 0 : a[i] > 255 ? 255 : a[i]);
+        found[i + 8] = static_cast<std::uint8_t>(b[i] < 0 ? 0 : b[i] > 255 ? 255 : b[i]);
     }
+    return found;
+#endif
+}
+
+// The sums of eight even and of eight odd pixels as grey levels in their order.
+inline void store(Words even, Words odd, std::uint8_t *out) {
+    const Bytes apart = narrow(even >> kBits, odd >> kBits);
+#if defined(__SSE2__)
+    const auto x = reinterpret_cast<__m128i>(apart);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(out), _mm_unpacklo_epi8(x, _mm_srli_si128(x, 8)));
+#elif defined(__ARM_NEON)
+    const auto x = reinterpret_cast<uint8x16_t>(apart);
+    vst2_u8(out, {{vget_low_u8(x), vget_high_u8(x)}});
+#else
+    for (int i = 0; i < kBlock; ++i) out[i] = apart[i / 2 + i % 2 * 8];
 #endif
 }
 
@@ -94,17 +110,6 @@ struct Matrix {
           start_green(Words{} + w.start_green) {}
 };
 
-// What chroma adds to eight pixels. Comes as U << 8 and V << 8.
-struct Tint {
-    Words red, green, blue;
-};
-
-inline Tint tint(Units u, Units v, const Matrix &m) {
-    const Words a = reinterpret_cast<Words>(u ^ 0x8000), b = reinterpret_cast<Words>(v ^ 0x8000);
-    return {high(b, m.red_v) + m.start, high(a, m.green_u) + high(b, m.green_v) + m.start_green,
-            high(a, m.blue_u) + m.start};
-}
-
 template <typename To>
 inline To load(const std::uint8_t *from) {
     To found;
@@ -112,37 +117,36 @@ inline To load(const std::uint8_t *from) {
     return found;
 }
 
-// Eight pixels' chroma of NV12: four times U, V.
-inline Tint tint_nv12(const std::uint8_t *chroma, const Matrix &m) {
-    const Pairs wide = __builtin_convertvector(load<Quads>(chroma), Pairs);
-    const Units twice = reinterpret_cast<Units>(wide | wide << 16);
-    return tint(twice << 8, twice & 0xff00, m);
+// What chroma adds to sixteen pixels, two of which share each lane.
+struct Tint {
+    Words red, green, blue;
+};
+
+// chroma: eight times U, V.
+inline Tint tint(Units chroma, const Matrix &m) {
+    const Words u = reinterpret_cast<Words>(chroma << 8 ^ 0x8000);
+    const Words v = reinterpret_cast<Words>((chroma & 0xff00) ^ 0x8000);
+    return {high(v, m.red_v) + m.start, high(u, m.green_u) + high(v, m.green_v) + m.start_green,
+            high(u, m.blue_u) + m.start};
 }
 
-inline void block_nv12(const std::uint8_t *luma, const Tint &a, const Tint &b, const Matrix &m, std::uint8_t *red,
-                       std::uint8_t *green, std::uint8_t *blue) {
-    const Words p = high(__builtin_convertvector(load<Octet>(luma), Words) << 7, m.luma);
-    const Words q = high(__builtin_convertvector(load<Octet>(luma + 8), Words) << 7, m.luma);
-    store(p + a.red, q + b.red, red);
-    store(p + a.green, q + b.green, green);
-    store(p + a.blue, q + b.blue, blue);
+// Sixteen pixels.
+inline void block(Units luma, const Tint &t, const Matrix &m, std::uint8_t *red, std::uint8_t *green,
+                  std::uint8_t *blue) {
+    const Words even = high(reinterpret_cast<Words>(luma << 7 & 0x7f80), m.luma);
+    const Words odd = high(reinterpret_cast<Words>(luma >> 1 & 0x7f80), m.luma);
+    store(even + t.red, odd + t.red, red);
+    store(even + t.green, odd + t.green, green);
+    store(even + t.blue, odd + t.blue, blue);
 }
 
-// Eight pixels of YUYV: their sums. Memory is little-endian: Y is the low half of each unit.
-inline Tint sums_yuyv(const std::uint8_t *pixels, const Matrix &m) {
-    const Pairs pairs = load<Pairs>(pixels);
-    const Pairs u = pairs & 0xff00u, v = pairs & 0xff000000u;
-    const Tint t = tint(reinterpret_cast<Units>(u | u << 16), reinterpret_cast<Units>(v | v >> 16), m);
-    const Words y = high(reinterpret_cast<Words>((reinterpret_cast<Units>(pairs) & 0xff) << 7), m.luma);
-    return {y + t.red, y + t.green, y + t.blue};
-}
-
+// Sixteen pixels of YUYV: luma is the low half of each unit, chroma the high one.
 inline void block_yuyv(const std::uint8_t *pixels, const Matrix &m, std::uint8_t *red, std::uint8_t *green,
                        std::uint8_t *blue) {
-    const Tint a = sums_yuyv(pixels, m), b = sums_yuyv(pixels + kBlock, m);
-    store(a.red, b.red, red);
-    store(a.green, b.green, green);
-    store(a.blue, b.blue, blue);
+    const Units a = load<Units>(pixels), b = load<Units>(pixels + kBlock);
+    const Bytes luma = narrow(reinterpret_cast<Words>(a & 0xff), reinterpret_cast<Words>(b & 0xff));
+    const Bytes chroma = narrow(reinterpret_cast<Words>(a >> 8), reinterpret_cast<Words>(b >> 8));
+    block(reinterpret_cast<Units>(luma), tint(reinterpret_cast<Units>(chroma), m), m, red, green, blue);
 }
 
 // The last pixels of a row, fewer than a block: converted apart, so that nothing beyond the row is touched.
@@ -155,33 +159,44 @@ struct Rest {
 
 inline std::size_t chroma_bytes(int pixels) { return static_cast<std::size_t>((pixels + 1) / 2 * 2); }
 
-}  // namespace
-
-void nv12_rows(const std::uint8_t *const *luma, int rows, const std::uint8_t *chroma, int width, es_colour colour,
-               const Planes &out) {
+template <int rows>
+void nv12(const std::uint8_t *const *luma, const std::uint8_t *chroma, int width, es_colour colour, const Planes &out) {
     const Matrix m(colour);
+    const std::uint8_t *from[rows];
+    std::uint8_t *to[rows][3];
+    for (int k = 0; k < rows; ++k) {
+        from[k] = luma[k];
+        for (int p = 0; p < 3; ++p) to[k][p] = out.at(p, k);
+    }
     int x = 0;
     for (; x + kBlock <= width; x += kBlock) {
-        const Tint a = tint_nv12(chroma + x, m), b = tint_nv12(chroma + x + 8, m);
+        const Tint t = tint(load<Units>(chroma + x), m);
         for (int k = 0; k < rows; ++k)
-            block_nv12(luma[k] + x, a, b, m, out.at(0, k) + x, out.at(1, k) + x, out.at(2, k) + x);
+            block(load<Units>(from[k] + x), t, m, to[k][0] + x, to[k][1] + x, to[k][2] + x);
     }
     if (x == width) return;
     Rest rest;
     std::memcpy(rest.chroma, chroma + x, chroma_bytes(width - x));
-    const Tint a = tint_nv12(rest.chroma, m), b = tint_nv12(rest.chroma + 8, m);
+    const Tint t = tint(load<Units>(rest.chroma), m);
     for (int k = 0; k < rows; ++k) {
         std::memcpy(rest.in, luma[k] + x, static_cast<std::size_t>(width - x));
-        block_nv12(rest.in, a, b, m, rest.out[0], rest.out[1], rest.out[2]);
+        block(load<Units>(rest.in), t, m, rest.out[0], rest.out[1], rest.out[2]);
         rest.give(out, k, x, width - x);
     }
 }
 
+}  // namespace
+
+void nv12_rows(const std::uint8_t *const *luma, int rows, const std::uint8_t *chroma, int width, es_colour colour,
+               const Planes &out) {
+    (rows == 2 ? nv12<2> : nv12<1>)(luma, chroma, width, colour, out);
+}
+
 void yuyv_row(const std::uint8_t *pixels, int width, es_colour colour, const Planes &out) {
     const Matrix m(colour);
+    std::uint8_t *const red = out.at(0, 0), *const green = out.at(1, 0), *const blue = out.at(2, 0);
     int x = 0;
-    for (; x + kBlock <= width; x += kBlock)
-        block_yuyv(pixels + 2 * x, m, out.at(0, 0) + x, out.at(1, 0) + x, out.at(2, 0) + x);
+    for (; x + kBlock <= width; x += kBlock) block_yuyv(pixels + 2 * x, m, red + x, green + x, blue + x);
     if (x == width) return;
     Rest rest;
     std::memcpy(rest.in, pixels + 2 * x, 2 * chroma_bytes(width - x));
