@@ -4,6 +4,7 @@
 #include <edgeskin.h>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace es {
@@ -52,13 +53,17 @@ struct Features {
 std::uint32_t assess(const std::uint8_t *frame, int width, int height, bool dermoscopic, const Quality &quality,
                      Features &features);
 
-// Flags of a pair of frames of one size: ES_Q_IDENTICAL and ES_Q_SWAPPED, which hold for both images. To be called
-// with what assess() found of each; nothing is said where either frame is empty.
-struct Seen {
-    std::uint32_t flags;
-    const Features *features;
+// Flags of a pair of frames of one size: ES_Q_IDENTICAL and ES_Q_SWAPPED, which hold for both images. Not to be asked
+// where either frame is empty. `clinical` and `dermoscopic` are what assess() measured.
+struct Pair {
+    const std::uint8_t *clinical, *dermoscopic;
 };
-std::uint32_t assess_pair(const std::uint8_t *clinical, const std::uint8_t *dermoscopic, int width, int height,
-                          const Seen &seen_clinical, const Seen &seen_dermoscopic, const Quality &quality);
+std::uint32_t assess_pair(const Pair &frames, int width, int height, const Features &clinical,
+                          const Features &dermoscopic, const Quality &quality);
+
+// All of it: flags of the clinical [0] and the dermoscopic frame [1]. `clinical` may be nullptr: flags[0] is then 0.
+// Returns whether the lesion can be judged.
+bool judge(const std::uint8_t *clinical, const std::uint8_t *dermoscopic, int width, int height, const Quality &quality,
+           std::uint32_t flags[2]);
 
 }  // namespace es
