@@ -64,22 +64,6 @@ std::pair<int, int> major_minor(const std::string &version) {
     return {major, minor};
 }
 
-// Fill `flags` of both images; whether the lesion can be assessed. `clinical` is nullptr where there is none.
-bool judge(const std::uint8_t *clinical, const std::uint8_t *dermoscopic, const Manifest &manifest,
-           std::uint32_t *flags) {
-    const int width = manifest.geometry.width, height = manifest.geometry.height;
-    const Quality &quality = manifest.quality;
-    Features seen[2];
-    if (clinical) flags[0] = assess(clinical, width, height, false, quality, seen[0]);
-    flags[1] = assess(dermoscopic, width, height, true, quality, seen[1]);
-    if (clinical) {
-        const std::uint32_t both =
-            assess_pair(clinical, dermoscopic, width, height, {flags[0], &seen[0]}, {flags[1], &seen[1]}, quality);
-        flags[0] |= both, flags[1] |= both;
-    }
-    return ((flags[0] | flags[1]) & quality.fails) == 0;
-}
-
 }  // namespace
 
 Model::Model(const std::string &path, const Options &options) : options_(options) {
@@ -215,7 +199,8 @@ void Model::classify(const es_image *clinical, const es_image &dermoscopic, es_r
     if (clinical) preparer_->run(*clinical, first);
     preparer_->run(dermoscopic, second);
     const auto prepared = Clock::now();
-    const bool assessable = judge(clinical ? first : nullptr, second, manifest, result.quality);
+    const bool assessable = judge(clinical ? first : nullptr, second, manifest.geometry.width, manifest.geometry.height,
+                                  manifest.quality, result.quality);
     const auto judged = Clock::now();
     auto inferred = judged;
     if (assessable) {
