@@ -1,7 +1,9 @@
 """The runtime in C, cross-compiled for 64-bit ARM and run under qemu, beside the same sources on this processor."""
 
+import csv
 import fcntl
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -16,8 +18,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from edgeskin import preprocess
+from edgeskin import catalog, preprocess
+from edgeskin.data.phantom import write_phantom
 from edgeskin.spec.preprocess import Preprocess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,3 +229,156 @@ def test_frames_are_the_same_bit_for_bit(
             assert preprocess.prepare(photo, job.spec).tobytes() == made[1][at:end], job.numbers
         at = end
     assert at == len(made[0]) == len(made[1])
+
+
+# --- the same answers ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What es_classify said of one lesion: what has to be equal, and what may differ a little."""
+
+    said: tuple[int, ...]  # status, images, assessable, refer
+    predicted: tuple[int, ...]
+    target: float
+    logits: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What tests/runtime/aarch64/answers.c printed."""
+
+    selftest: int
+    cases: int
+    failed: int
+    error: float
+    lesions: list[Answer]
+    err: str
+
+
+def answers(machine: Machine, bundle: Path, *images: object) -> Answers:
+    done = machine.run("answers", bundle, machine.engine, LIMIT_MS, *images)
+    assert done.status == 0, done.out + done.err
+    _opened, tested, *lines = done.out.splitlines()
+    words = tested.split()
+    lesions = []
+    for line in lines:
+        head, _, rest = line.partition(" predicted")
+        predicted, _, logits = rest.partition(" logits")
+        named = dict(zip(*[iter(head.split())] * 2, strict=True))
+        said = tuple(int(named[key]) for key in ("lesion", "images", "assessable", "refer"))
+        numbers = np.array([float(word) for word in logits.split()])
+        lesions.append(Answer(said, tuple(int(word) for word in predicted.split()), float(named["target"]), numbers))
+    return Answers(int(words[1]), int(words[3]), int(words[5]), float(words[7]), lesions, done.err)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path | str]:
+    """Drawn lesions as PPM files, in the order that `answers` takes: pairs, then dermoscopic images alone."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_phantom(folder / "phantom", 12, 3, 200)
+    with (folder / "phantom" / "meta" / "meta.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found: list[Path | str] = []
+    for row in rows:
+        for kind in ("clinic", "derm"):
+            target = folder / f"{row['case_num']}-{kind}.ppm"
+            Image.open(folder / "phantom" / "images" / row[kind]).convert("RGB").save(target)
+            found.append(target)
+    return found + [word for derm in found[1:12:2] for word in ("-", derm)]
+
+
+def agree(here: Answers, arm: Answers, bundle: Path) -> None:
+    """Both processors pass the self-test and decide alike; logits within the bundle's own tolerance."""
+    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+    assert (here.selftest, arm.selftest) == (OK, OK), here.err + arm.err
+    assert here.cases == arm.cases == len(golden)
+    tolerance = max(case["tolerance"] for case in golden)
+    assert len(here.lesions) == len(arm.lesions) == 18
+    assert sum(one.said[2] for one in here.lesions) >= 9, "most pictures can be assessed"
+    assert {len(one.logits) > 0 for one in here.lesions if one.said[2]} == {True}
+    for one, other in zip(here.lesions, arm.lesions, strict=True):
+        assert one.said == other.said
+        assert one.said[0] == OK
+        assert one.predicted == other.predicted
+        assert abs(one.target - other.target) < 0.01
+        assert np.abs(one.logits - other.logits).max(initial=0) <= tolerance
+
+
+@cross
+@emulated
+@pytest.mark.slow
+def test_both_processors_decide_alike(machines: list[Machine], tiny_openvino: Path, pictures: list[Path | str]) -> None:
+    here, arm = (answers(machine, tiny_openvino, *pictures) for machine in machines)
+    agree(here, arm, tiny_openvino)
+
+
+@cross
+@emulated
+@pytest.mark.slow
+def test_the_self_test_finds_an_engine_that_answers_wrongly_without_an_error(
+    machines: list[Machine], tiny_openvino: Path, pictures: list[Path | str]
+) -> None:
+    """On a processor with SVE2 this OpenVINO's INT8 gives other logits and no error: the safe state is the only one."""
+    found = answers(machines[1].as_cpu(WRONG), tiny_openvino, *pictures)
+    assert found.selftest == SELFTEST_FAILED
+    assert found.failed == found.cases == 4
+    assert found.error > 10  # of a tolerance of 0.25: wrong, not inaccurate
+    assert "logits differ by" in found.err
+    assert "fix:" in found.err
+    assert len(found.lesions) == 18
+    for one in found.lesions:
+        assert one.said == (SELFTEST_FAILED, 0, 0, 0)
+        assert set(one.predicted) == {0}
+        assert one.target == 0
+        assert one.logits.size == 0
+
+
+@cross
+@emulated
+@pytest.mark.slow
+def test_a_trained_bundle_decides_alike(
+    machines: list[Machine], tiny_run: Path, tmp_path: Path, pictures: list[Path | str]
+) -> None:
+    """The usual bundle: NNCF's INT8 in OpenVINO's own format."""
+    from edgeskin import chain
+
+    plain = catalog.recipe("openvino-int8").to_json() | {"gate": None, "calibration_pairs": 8}
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in plain.items() if value is not None))
+    chain.export(tiny_run, "openvino", tmp_path / "bundle", recipe=str(recipe), tuned=False)
+    here, arm = (answers(machine, tmp_path / "bundle", *pictures) for machine in machines)
+    agree(here, arm, tmp_path / "bundle")
+
+
+@cross
+@emulated
+@pytest.mark.slow
+def test_the_unit_tests_pass_on_arm(machines: list[Machine], tiny_openvino: Path) -> None:
+    arm = machines[1]
+    arm.build("edgeskin_tests")
+    env = {
+        "EDGESKIN_TEST_OPENVINO_BUNDLE": str(tiny_openvino),
+        "EDGESKIN_TEST_OPENVINO_LIBRARIES": str(arm.engine),
+    }
+    done = run("ctest", "--test-dir", arm.folder, "--output-on-failure", env=env, seconds=3600)
+    assert done.status == 0, done.out[-8000:]
+    assert "No tests were found" not in done.out + done.err
+
+
+# --- what the library needs of a board ----------------------------------------------------------------------------
+
+
+@cross
+@emulated
+@pytest.mark.slow
+def test_the_library_starts_on_a_board_with_ubuntu_22_04(machines: list[Machine]) -> None:
+    """JetPack 6: glibc 2.35, GCC 12's libstdc++. A newer symbol would keep the library from being loaded at all."""
+    arm = machines[1]
+    arm.build("edgeskin")
+    told = run("aarch64-linux-gnu-readelf", "-hV", arm.folder / "runtime" / "libedgeskin.so").out
+    assert re.search(r"Machine:\s+AArch64", told)
+    for name, newest in (("GLIBC", (2, 35)), ("GLIBCXX", (3, 4, 30)), ("CXXABI", (1, 3, 13))):
+        needed = {tuple(int(n) for n in found.split(".")) for found in re.findall(rf"\b{name}_([0-9.]+)", told)}
+        assert needed, name
+        assert max(needed) <= newest
