@@ -161,8 +161,8 @@ class OnnxRuntimeSession : public Session {
         check(api_, api_.GetAllocatorWithDefaultOptions(&allocator), what);
         const OrtSession *session = session_.get();
         std::size_t count = 0;
-        check(api_,
-              inputs ? api_.SessionGetInputCount(session, &count) : api_.SessionGetOutputCount(session, &count), what);
+        check(api_, inputs ? api_.SessionGetInputCount(session, &count) : api_.SessionGetOutputCount(session, &count),
+              what);
         std::vector<Port> found(count);
         for (std::size_t at = 0; at < count; ++at) {
             char *name = nullptr;
