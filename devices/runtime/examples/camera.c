@@ -190,8 +190,8 @@ static void log_line(void *context, es_log_level level, const char *line) {
     fprintf(stderr, "camera: %s: %s\n", names[level], line);
 }
 
-static int failed(es_status status, int code) {
-    fprintf(stderr, "camera: %s: %s\n", es_strerror(status), es_last_error());
+static int failed(int code) {
+    fprintf(stderr, "camera: %s\n", es_last_error());
     return code;
 }
 
@@ -216,7 +216,7 @@ static int watch(es_model *model, const es_model_info *info, arguments *given) {
         } else if (status == ES_DEADLINE) { /* the watchdog decides how many of these are too many */
             fprintf(stderr, "camera: frame %ld: %s\n", count, es_last_error());
         } else {
-            return failed(status, BROKEN);
+            return failed(BROKEN);
         }
     }
     return ENDED;
@@ -267,7 +267,7 @@ int main(int argc, char **argv) {
         notify("READY=1\nSTATUS=classifying");
         code = watch(model, &info, &given);
     } else {
-        code = failed(status, REFUSED);
+        code = failed(REFUSED);
     }
     notify("STOPPING=1");
     es_close(model);

@@ -283,8 +283,8 @@ static void print_json(const es_model_info *info, const es_selftest_report *test
 
 /* ---- The program ------------------------------------------------------------------------------------------------- */
 
-static int failed(es_status status) {
-    fprintf(stderr, "classify: %s: %s\n", es_strerror(status), es_last_error());
+static int failed(void) {
+    fprintf(stderr, "classify: %s\n", es_last_error());
     return FAILED;
 }
 
@@ -303,7 +303,7 @@ static int classify(es_model *model, const arguments *given, const picture *derm
         const es_image seen = as_image(dermoscopic), around = as_image(clinical);
         status = es_classify(model, both ? &around : NULL, &seen, &result);
     }
-    if (status != ES_OK) return failed(status);
+    if (status != ES_OK) return failed();
     if (given->json)
         print_json(&info, &tested, any ? &result : NULL);
     else
@@ -346,7 +346,7 @@ int main(int argc, char **argv) {
     }
     options.max_width = dermoscopic.width > clinical.width ? dermoscopic.width : clinical.width;
     status = es_open(given.bundle, &options, &model);
-    code = status == ES_OK ? classify(model, &given, &dermoscopic, &clinical) : failed(status);
+    code = status == ES_OK ? classify(model, &given, &dermoscopic, &clinical) : failed();
     es_close(model);
     free(dermoscopic.pixels);
     free(clinical.pixels);

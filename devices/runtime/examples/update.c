@@ -36,7 +36,7 @@ static es_model *prove(const char *path, const es_options *options) {
     es_status status = es_open(path, options, &model);
     if (status == ES_OK) status = es_selftest(model, NULL);
     if (status == ES_OK) return model;
-    fprintf(stderr, "update: %s is refused: %s: %s\n", path, es_strerror(status), es_last_error());
+    fprintf(stderr, "update: %s is refused: %s\n", path, es_last_error());
     es_close(model);
     return NULL;
 }
@@ -172,7 +172,7 @@ static void *answer(void *context) {
         es_status status;
         ES_INIT(result);
         status = es_classify(mine->model, NULL, &image, &result);
-        if (status != ES_OK) fprintf(stderr, "update: %s: %s\n", es_strerror(status), es_last_error());
+        if (status != ES_OK) fprintf(stderr, "update: %s\n", es_last_error());
         give(all, mine);
         pthread_mutex_lock(&all->lock);
         if (status == ES_OK)
