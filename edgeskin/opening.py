@@ -121,7 +121,8 @@ def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(data: bytes, seal: bytes | None, where: str) -> Manifest:
     """The manifest, once its format is known, its seal unbroken and its fields valid."""
     try:
-        plain = json.loads(data, parse_constant=_not_json, object_pairs_hook=_one_of_each)
+        plain = json.loads(data.decode(), parse_constant=_not_json, object_pairs_hook=_one_of_each)
+        json.dumps(plain, ensure_ascii=False).encode()  # "\\ud800", half a character, is no text
     except (ValueError, RecursionError) as error:
         raise _damaged(where, MANIFEST, f"not valid JSON ({error})") from None
     if not isinstance(plain, dict) or plain.get("format") != "edgeskin-bundle":

@@ -37,6 +37,24 @@ def test_a_key_twice_is_refused_even_under_a_good_seal(tiny, old, new, key):
     assert f"the key '{key}' twice" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"tiny"', '"tin\\ud800y"', 1).encode(),
+        lambda text: text.replace('"tiny"', '"tin\ud800y"', 1).encode("utf-8", "surrogatepass"),
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode() + b"\0",
+    ],
+)
+def test_a_manifest_is_plain_utf_8(tiny, change):
+    data = change((tiny / "manifest.json").read_text())
+    (tiny / "manifest.json").write_bytes(data)
+    (tiny / "manifest.sha256").write_text(f"{sha256_bytes(data)}  manifest.json\n")
+    with pytest.raises(EdgeskinError, match="not valid JSON"):
+        open_bundle(tiny)
+
+
 @pytest.mark.parametrize("at", range(80))
 def test_a_bit_flipped_anywhere_in_the_seal_is_found(tiny, at):
     seal = bytearray((tiny / "manifest.sha256").read_bytes())
