@@ -81,9 +81,11 @@ std::string brief(double number) { return Json(number).dump(); }
 
 Json parse_json(std::string_view text, const std::string &name) {
     Guard guard;
-    // The library takes a zero byte for the end, and would not look at what comes behind it.
-    if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
-        throw Fault(ES_MANIFEST, told(name + " cannot be read", "no JSON at byte " + std::to_string(zero + 1), "", kAgain));
+    // The library takes a zero byte for the end, and would not look at what comes behind it; and it takes a byte order
+    // mark, which the Python side does not.
+    const std::size_t bad = text.substr(0, 3) == "\xef\xbb\xbf" ? 0 : text.find('\0');
+    if (bad != std::string_view::npos) {
+        throw Fault(ES_MANIFEST, told(name + " cannot be read", "no JSON at byte " + std::to_string(bad + 1), "", kAgain));
     }
     if (!Json::sax_parse(text.begin(), text.end(), &guard)) {
         throw Fault(ES_MANIFEST, told(name + " cannot be read", guard.why(), "", kAgain));

@@ -24,8 +24,7 @@ std::string why_not(const std::string &text) {
 }
 
 TEST(Json, TakesWhatIsJson) {
-    for (const char *text : {"{}", "[]", " {\"a\": [1, -2.5e3, true, false, null, \"\\u00e9\"]}\n", "0", "\"\xc3\xa9\"",
-                             "\xef\xbb\xbf{}"}) {
+    for (const char *text : {"{}", "[]", " {\"a\": [1, -2.5e3, true, false, null, \"\\u00e9\"]}\n", "0", "\"\xc3\xa9\""}) {
         EXPECT_EQ(why_not(text), "") << text;
     }
     EXPECT_EQ(parse_json("{\"a\": [1, 2.5]}", "it")["a"][1], 2.5);
@@ -34,7 +33,8 @@ TEST(Json, TakesWhatIsJson) {
 TEST(Json, RefusesWhatIsNot) {
     for (const char *text : {"", " ", "{", "{}}", "{} x", "{}{}", "{,}", "[1,]", "{\"a\":1,}", "{'a':1}", "nul", "NaN",
                              "Infinity", "-Infinity", "+1", "01", "1.", ".5", "1e", "0x1", "\"\\x\"", "\"\\u12\"",
-                             "\"\\ud800\"", "\"a\nb\"", "\"\x01\"", "// c\n{}", "{\"a\" 1}", "[1 2]", "\"open"}) {
+                             "\"\\ud800\"", "\"a\nb\"", "\"\x01\"", "// c\n{}", "{\"a\" 1}", "[1 2]", "\"open",
+                             "\xef\xbb\xbf{}"}) {
         EXPECT_NE(why_not(text).find("no JSON at byte"), std::string::npos) << text;
     }
     for (const std::string &text : {std::string("{}\0", 3), std::string("{}\0 x", 5), std::string("\0{}", 3),
