@@ -164,7 +164,7 @@ def _done(lines: Path, mark: str) -> dict[str, dict[str, Any]]:
             raise EdgeskinError(
                 "answers of another bundle are in this file", got=str(lines), fix="choose another --out, or delete it"
             )
-        if "error" not in row:
+        if "assessable" in row:  # neither an error nor an answer of a version that judged no images
             kept[row["lesion_id"]] = row
     if cut and not cut.startswith(_START[: len(cut)]):
         raise _no_answers(lines, "the last line")

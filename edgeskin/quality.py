@@ -123,16 +123,17 @@ def luma(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def flags(found: Measures, spec: Quality, *, dermoscopic: bool) -> set[Flag]:
-    """What is wrong with one image. One that is empty has no other fault."""
+    """What is wrong with one image. An empty one has no other fault; what hides blur or rim is told instead of it."""
     if found.black >= spec.black_share or found.spread_x16 < spec.spread_x16:
         return {"empty"}
     sharp = spec.blurred_dermoscopic if dermoscopic else spec.blurred_clinical
+    dark, bright = found.dark >= spec.dark_share, found.bright >= spec.bright_share
     faults: Mapping[Flag, bool] = {
-        "dark": found.dark >= spec.dark_share,
-        "bright": found.bright >= spec.bright_share,
+        "dark": dark,
+        "bright": bright,
         "saturated": found.saturated >= spec.saturated_share,
-        "blurred": found.sharpness < sharp,
-        "vignette": dermoscopic and found.corner >= spec.vignette_share,
+        "blurred": not (dark or bright) and found.sharpness < sharp,
+        "vignette": dermoscopic and not dark and found.corner >= spec.vignette_share,
     }
     return {flag for flag, is_so in faults.items() if is_so}
 

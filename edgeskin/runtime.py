@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import backends, decide, out, preprocess, provenance
+from edgeskin import backends, decide, out, preprocess, provenance, quality
 from edgeskin.errors import EdgeskinError
 from edgeskin.opening import Bundle, open_bundle
 from edgeskin.preprocess import Frame, Photo
@@ -34,15 +34,21 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a classifier says about one lesion. `timings_ms`: prepare, infer, decide, total."""
+    """What a classifier says about one lesion. `timings_ms`: prepare, quality, infer, decide, total.
+
+    An image that cannot be judged never gets a class: where not `assessable`, the network is not asked, and
+    `probabilities`, `branches` and `predicted` are empty, `score` and `decision` None.
+    """
 
     mode: Mode
+    quality: dict[str, tuple[str, ...]]  # "clinical", "dermoscopic": flags of each image, see edgeskin/spec/quality.py
+    assessable: bool
     probabilities: Probabilities
     branches: dict[str, Probabilities]  # "clinical", "dermoscopic": what each image says by itself
     predicted: dict[str, str]  # task -> class
     score: int | None  # e.g. the seven-point score, where the schema has one
     score_reached: tuple[int, ...]  # those of the schema's thresholds that the score reaches
-    decision: Decision
+    decision: Decision | None
     timings_ms: dict[str, float] = field(compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +122,10 @@ def _fall_back(bundle: Bundle) -> Fallback | None:
         if not (bundle.lean and other.graphs == "reference") and not backends.get(other.target).unsupported():
             return other
     return None
+
+
+def _in_ms(spent: Mapping[str, float]) -> dict[str, float]:
+    return {name: 1e3 * seconds for name, seconds in spent.items()}
 
 
 def refuse_kit(bundle: Bundle) -> None:
@@ -210,6 +220,8 @@ class Classifier:
     def classify(self, *, dermoscopic: "Photo | None" = None, clinical: "Photo | None" = None) -> Result:
         """Classify one lesion from its dermoscopic image and, where there is one, its clinical image.
 
+        Where an image cannot be judged, the result says so and why, and has no decision.
+
         Raises:
             EdgeskinError: no dermoscopic image, an unreadable one, an array of a wrong shape or dtype.
         """
@@ -232,13 +244,25 @@ class Classifier:
             frames = np.stack([first, second])
         prepared = time.perf_counter()
         mode: Mode = "dermoscopic" if clinical is None else "pair"
+        seen = quality.assess(frames, mode, self.manifest.quality)
+        judged = time.perf_counter()
+        spent = {"prepare": prepared - start, "quality": judged - prepared}
+        if not seen.assessable:
+            spent |= {"infer": 0.0, "decide": 0.0, "total": judged - start}
+            return Result(mode, {**seen.flags}, False, {}, {}, {}, None, (), None, _in_ms(spent))
         logits = self.infer(frames, mode)
         inferred = time.perf_counter()
-        spent = {"prepare": prepared - start, "infer": inferred - prepared}
-        return self._decide(logits, mode, start, inferred, spent)
+        spent["infer"] = inferred - judged
+        return self._decide(logits, mode, seen, start, inferred, spent)
 
     def _decide(
-        self, logits: NDArray[np.float32], mode: Mode, start: float, inferred: float, spent: dict[str, float]
+        self,
+        logits: NDArray[np.float32],
+        mode: Mode,
+        seen: quality.Findings,
+        start: float,
+        inferred: float,
+        spent: dict[str, float],
     ) -> Result:
         manifest, schema = self.manifest, self.manifest.task_schema
         branches = decide.branch_probabilities(logits, schema, manifest.fusion, mode)
@@ -261,8 +285,7 @@ class Classifier:
         chosen = {task.name: task.class_names[predicted[task.name]] for task in schema.tasks}
         end = time.perf_counter()
         spent = {**spent, "decide": end - inferred, "total": end - start}
-        timings = {name: 1e3 * seconds for name, seconds in spent.items()}
-        return Result(mode, named, each, chosen, score, reached, decision, timings)
+        return Result(mode, {**seen.flags}, True, named, each, chosen, score, reached, decision, _in_ms(spent))
 
     def _named(self, probabilities: Mapping[str, NDArray[np.float64]]) -> Probabilities:
         return {

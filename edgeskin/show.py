@@ -32,7 +32,12 @@ def estimate(found: Estimate, signed: bool = False) -> str:
 
 def result(found: Result, manifest: Manifest) -> None:
     """One lesion: the decision first, then the classes of each task."""
-    decision = found.decision
+    for line in quality(found.quality, found.assessable):
+        out.line(line)
+    if (decision := found.decision) is None:
+        out.line("no class and no decision: take the image again")
+        out.line(manifest.research_use)
+        return
     verdict = "refer" if decision.refer else "below the threshold"
     out.line(f"P({decision.title}) {decision.probability:.3f}, threshold {decision.threshold:.3f}: {verdict}")
     if manifest.phantom:
@@ -49,13 +54,30 @@ def result(found: Result, manifest: Manifest) -> None:
     out.line(manifest.research_use)
 
 
+def quality(flags: Mapping[str, Sequence[str]], assessable: bool) -> list[str]:
+    """What is wrong with the images, a line for each; a flag that does not fail is told all the same.
+
+    >>> quality({"clinical": (), "dermoscopic": ("dark", "blurred")}, False)
+    ['not assessable: dermoscopic image dark, blurred']
+    >>> quality({"clinical": ("swapped",), "dermoscopic": ("swapped",)}, False)
+    ['not assessable: both images swapped']
+    >>> quality({"dermoscopic": ("vignette",)}, True)
+    ['note: dermoscopic image vignette']
+    """
+    flagged = {f"{kind} image": ", ".join(found) for kind, found in flags.items() if found}
+    if len(flagged) == 2 and len(set(flagged.values())) == 1:
+        flagged = {"both images": next(iter(flagged.values()))}
+    return [f"{'note' if assessable else 'not assessable'}: {which} {what}" for which, what in flagged.items()]
+
+
 def many(model: Classifier, pairs: Path, lines: Path | None) -> None:
     """A row a lesion. Raises EdgeskinError at the end if any lesion could not be classified."""
     schema = model.manifest.task_schema
     rows = list(classify_all(model, read_examinations(pairs), lines))
     out.result(rows)
-    good = [row for row in rows if "error" not in row]
-    if len(good) <= 50 and not lines:
+    read = [row for row in rows if "error" not in row]
+    good = [row for row in read if row["assessable"]]
+    if len(read) <= 50 and not lines:
         shown = [
             (
                 row["lesion_id"],
@@ -64,11 +86,15 @@ def many(model: Classifier, pairs: Path, lines: Path | None) -> None:
                 f"{row['decision']['probability']:.3f}",
                 "refer" if row["decision"]["refer"] else "-",
             )
-            for row in good
+            if row["assessable"]
+            else (row["lesion_id"], row["mode"], "-", "-", "; ".join(quality(row["quality"], False)))
+            for row in read
         ]
         out.table("", ["lesion", "mode", schema.target.task, f"P({schema.target.title})", "decision"], shown)
     referred = sum(row["decision"]["refer"] for row in good)
     out.line(f"{len(good)} lesions classified, {referred} at or above the threshold for {schema.target.title}")
+    if len(good) < len(read):
+        out.line(f"{len(read) - len(good)} not assessable: take these images again")
     if lines:
         out.line(f"answers: {lines}")
     if failed := [row for row in rows if "error" in row]:

@@ -131,6 +131,16 @@ def test_the_two_modes_of_an_examination(made, target):
     assert "not a medical device" in cli("run", made / target, "--dermoscopic", dermoscopic)
 
 
+def test_an_image_that_cannot_be_judged_is_no_error_and_no_class(made, tmp_path):
+    clinical, _ = photos(made)
+    Image.fromarray(np.full((64, 64, 3), 5, np.uint8)).save(tmp_path / "cap.png")
+    asked = ["run", made / "onnxruntime", "--clinical", clinical, "--dermoscopic", tmp_path / "cap.png"]
+    told = json.loads(cli(*asked, "--json"))
+    assert told["quality"] == {"clinical": [], "dermoscopic": ["empty"]}
+    assert (told["assessable"], told["decision"], told["predicted"], told["probabilities"]) == (False, None, {}, {})
+    assert "not assessable: dermoscopic image empty" in cli(*asked)
+
+
 def test_python_says_what_the_command_says(made):
     clinical, dermoscopic = photos(made)
     told = json.loads(

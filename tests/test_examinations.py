@@ -149,6 +149,26 @@ def test_rows_are_what_the_classifier_says(model, lesions):
         assert row["bundle"] == model.bundle.sha256[:16]
 
 
+def test_a_lesion_that_cannot_be_judged_is_an_answer(model, lesions, tmp_path):
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(lesions[1].dermoscopic)
+    rows = list(classify_all(model, lesions, tmp_path / "a.jsonl"))
+    assert [row["assessable"] for row in rows] == [True, False, True, True]
+    assert rows[1]["quality"] == {"dermoscopic": ("empty",)}
+    assert rows[1]["decision"] is None
+    stored = (tmp_path / "a.jsonl").read_text()
+    again = list(classify_all(model, lesions, tmp_path / "a.jsonl"))  # neither asked again nor written again
+    assert (tmp_path / "a.jsonl").read_text() == stored
+    assert [row["assessable"] for row in again] == [True, False, True, True]
+
+
+def test_answers_from_before_the_quality_gate_are_asked_again(model, lesions, tmp_path):
+    rows = list(classify_all(model, lesions, None))
+    old = [{k: v for k, v in row.items() if k not in ("assessable", "quality")} for row in rows]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert all(row["assessable"] for row in classify_all(model, lesions, tmp_path / "a.jsonl"))
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == len(rows)
+
+
 def test_a_corrupt_image_becomes_a_row_and_the_others_go_on(model, lesions, tmp_path):
     whole = lesions[2].clinical.read_bytes()
     lesions[2].clinical.write_bytes(whole[:60])

@@ -12,6 +12,7 @@ from edgeskin import backends, decide, preprocess, runtime
 from edgeskin.bundle import Bundle, Draft, Golden, open_bundle, pack, write_bundle
 from edgeskin.errors import EdgeskinError
 from edgeskin.runtime import Classifier, load
+from edgeskin.spec.quality import Quality
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.train import Checkpoint, TrainSpec
 
@@ -100,9 +101,42 @@ def test_paths_images_and_arrays_give_the_same(model, photos, tmp_path):
 
 def test_result_is_plain_json(model, photos):
     plain = json.loads(json.dumps(model.classify(dermoscopic=photos[1]).to_json(), allow_nan=False))
-    assert set(plain["timings_ms"]) == {"prepare", "infer", "decide", "total"}
+    assert set(plain["timings_ms"]) == {"prepare", "quality", "infer", "decide", "total"}
     parts = plain["timings_ms"]
-    assert parts["total"] == pytest.approx(parts["prepare"] + parts["infer"] + parts["decide"], abs=1e-6)
+    assert parts["total"] == pytest.approx(sum(ms for name, ms in parts.items() if name != "total"), abs=1e-6)
+
+
+def test_what_cannot_be_judged_gets_no_class(photos):
+    fresh = load(TINY, threads=1)
+    black = np.random.default_rng(0).integers(0, 6, (120, 160, 3), np.uint8)
+    for case, quality in (
+        ({"dermoscopic": black}, {"dermoscopic": ("empty",)}),
+        ({"clinical": photos[0], "dermoscopic": black}, {"clinical": (), "dermoscopic": ("empty",)}),
+        ({"clinical": photos[0], "dermoscopic": photos[0]}, dict.fromkeys(("clinical", "dermoscopic"), ("identical",))),
+    ):
+        result = fresh.classify(**case)
+        assert result.quality == quality
+        assert not result.assessable
+        assert (result.decision, result.score, result.score_reached) == (None, None, ())
+        assert result.probabilities == result.branches == result.predicted == {}
+        assert set(result.timings_ms) == {"prepare", "quality", "infer", "decide", "total"}
+        plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
+        assert plain["decision"] is None
+        assert plain["quality"] == {kind: list(flags) for kind, flags in quality.items()}
+    assert fresh._sessions == {}  # the network was never asked
+
+
+def test_the_thresholds_are_those_of_the_manifest(model, photos):
+    assert model.classify(dermoscopic=photos[1]).assessable
+    strict = load(TINY, threads=1)
+    strict.manifest = model.manifest.model_copy(update={"quality": Quality(blurred_dermoscopic=10_001)})
+    refused = strict.classify(dermoscopic=photos[1])
+    assert (refused.quality, refused.decision) == ({"dermoscopic": ("blurred",)}, None)
+    told = Quality(blurred_dermoscopic=10_001, fails=("dark",))
+    strict.manifest = model.manifest.model_copy(update={"quality": told})
+    result = strict.classify(dermoscopic=photos[1])
+    assert result.quality == {"dermoscopic": ("blurred",)}
+    assert result.probabilities == model.classify(dermoscopic=photos[1]).probabilities
 
 
 def test_decisions_are_those_of_prepare_infer_and_decide(model, photos):

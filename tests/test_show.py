@@ -87,6 +87,21 @@ def test_json_mode_says_nothing_for_people(model, pairs, capsys):
     assert [row["lesion_id"] for row in rows] == ["A", "B", "C"]
 
 
+def test_a_lesion_that_cannot_be_judged(model, pairs, capsys):
+    Image.fromarray(np.full((48, 64, 3), 9, np.uint8)).save(pairs / "A_dermoscopic.png")
+    show.result(
+        model.classify(dermoscopic=pairs / "A_dermoscopic.png", clinical=pairs / "A_clinical.png"), model.manifest
+    )
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] == "not assessable: dermoscopic image empty"
+    assert "P(" not in said
+    show.many(model, pairs, None)
+    said = capsys.readouterr().out
+    assert "2 lesions classified" in said
+    assert "1 not assessable" in said
+    assert "not assessable: dermoscopic image empty" in " ".join(said.split())
+
+
 def test_many(model, pairs, capsys, tmp_path):
     show.many(model, pairs, None)
     said = capsys.readouterr().out

@@ -42,7 +42,7 @@ def pairs(tmp_path_factory, bundle) -> list[Pair]:
     for i in range(LESIONS):
         paths = []
         for view in ("clinical", "dermoscopic"):
-            small = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+            small = rng.integers(30, 220, (9, 12, 3), dtype=np.uint8)
             paths.append(folder / f"{i}-{view}.png")
             Image.fromarray(small).resize((60, 45), Image.Resampling.BICUBIC).save(paths[-1])
         said = reference.classify(clinical=paths[0], dermoscopic=paths[1]).predicted

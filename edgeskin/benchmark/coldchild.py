@@ -62,7 +62,11 @@ def run(begun: float) -> None:
     loaded = time.perf_counter()
     import numpy as np
 
-    clinical, dermoscopic = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    # Coarse patches: pixels of noise would average out to one grey, of which nothing can be decided.
+    shape = (2, 16, 16, 3)
+    patches = np.random.default_rng(0).integers(30, 220, shape, np.uint8)
+    rows, columns = np.arange(height) * shape[1] // height, np.arange(width) * shape[2] // width
+    clinical, dermoscopic = patches[:, rows][:, :, columns]
     drawn = time.perf_counter()
     with imports_timed() as engine:
         classifier.session("pair")
@@ -81,7 +85,7 @@ def run(begun: float) -> None:
         "compile_ms": 1e3 * (compiled - drawn - engine.seconds),
         "prepare_ms": result.timings_ms["prepare"],
         "inference_ms": result.timings_ms["infer"],
-        "decide_ms": result.timings_ms["decide"],
+        "decide_ms": result.timings_ms["quality"] + result.timings_ms["decide"],
         "first_decision_ms": 1e3 * (decided - drawn),
         "total_ms": 1e3 * (loaded - begun + decided - drawn),
         "peak_rss_bytes": peak_rss_bytes(),

@@ -12,6 +12,7 @@ from edgeskin.benchmark import sensors, statistics
 from edgeskin.benchmark.camera import Camera
 from edgeskin.benchmark.clocks import Watch
 from edgeskin.benchmark.energy import Meter
+from edgeskin.errors import EdgeskinError
 from edgeskin.runtime import Classifier
 from edgeskin.spec import bench
 from edgeskin.spec.bench import Graphs, Lane, Ratio, Route, SameOutputs, Stream, Throughput, Warmup
@@ -172,6 +173,12 @@ class ask_decision(_Ready):  # noqa: N801
         start = time.perf_counter_ns()
         result = classifier.classify(clinical=clinical, dermoscopic=dermoscopic)
         spent = time.perf_counter_ns() - start
+        if result.decision is None:  # then the network was not asked, and the time is none of a decision
+            raise EdgeskinError(
+                "the benchmark's camera frames do not pass this bundle's quality gate",
+                got="; ".join(f"{kind}: {', '.join(flags)}" for kind, flags in result.quality.items()),
+                fix="export the bundle again",
+            )
         outputs = [p for task in result.probabilities.values() for p in task.values()]
         return spent / 1e6, np.array(outputs, np.float64), dict(result.timings_ms)
 

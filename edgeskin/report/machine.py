@@ -19,9 +19,8 @@ def device(bench: BenchResult) -> Table:
     """What was put to the machine, and where the time of a decision goes."""
     decision = bench.lane("pair", "decision")
     parts = decision.parts_ms.get("core", {}) if decision else {}
-    rows = [
-        (f"a decision: {name}", f"{ms(parts[name])} ms") for name in ("prepare", "infer", "decide") if name in parts
-    ]
+    steps = ("prepare", "quality", "infer", "decide")
+    rows = [(f"a decision: {name}", f"{ms(parts[name])} ms") for name in steps if name in parts]
     rows.append(("network input", f"{bench.input_height} x {bench.input_width}, {parameters(bench.parameters)}"))
     rows.append(("camera frame", f"{bench.suite.frame_height} x {bench.suite.frame_width}"))
     same = [lane.same_outputs for lane in bench.lanes if lane.same_outputs]

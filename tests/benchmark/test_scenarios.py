@@ -63,7 +63,7 @@ def test_a_decision_is_longer_than_its_parts(result: BenchResult) -> None:
     lane = result.lane("pair", "decision")
     assert lane is not None
     parts = lane.parts_ms["core"]
-    assert set(parts) == {"prepare", "infer", "decide", "total"}
+    assert set(parts) == {"prepare", "quality", "infer", "decide", "total"}
     assert lane.core.max_ms >= parts["total"] > 0
 
 

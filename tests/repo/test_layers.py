@@ -46,6 +46,7 @@ CORE = {
     "preprocess",
     "provenance",
     "quiet",
+    "quality",
     "runtime",
     "scoring",
     "signing",

@@ -35,4 +35,6 @@ class Peer:
 
     def answer(self, clinical: NDArray[np.uint8], dermoscopic: NDArray[np.uint8]) -> float:
         """P(target), by the call a user makes; every task's probabilities are computed on the way."""
-        return self.classifier.classify(clinical=clinical, dermoscopic=dermoscopic).decision.probability
+        decision = self.classifier.classify(clinical=clinical, dermoscopic=dermoscopic).decision
+        assert decision is not None  # drawn frames pass the quality gate
+        return decision.probability

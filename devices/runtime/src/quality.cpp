@@ -192,12 +192,13 @@ std::uint32_t assess(const std::uint8_t *frame, int width, int height, bool derm
 
     if (features.black >= quality.black_share || spread < quality.spread_x16) return ES_Q_EMPTY;
     std::uint32_t flags = 0;
-    if (features.dark >= quality.dark_share) flags |= ES_Q_DARK;
-    if (features.bright >= quality.bright_share) flags |= ES_Q_BRIGHT;
+    const bool dark = features.dark >= quality.dark_share, bright = features.bright >= quality.bright_share;
+    if (dark) flags |= ES_Q_DARK;
+    if (bright) flags |= ES_Q_BRIGHT;
     if (features.saturated >= quality.saturated_share) flags |= ES_Q_SATURATED;
-    if (features.sharpness < (dermoscopic ? quality.blurred_dermoscopic : quality.blurred_clinical))
+    if (!dark && !bright && features.sharpness < (dermoscopic ? quality.blurred_dermoscopic : quality.blurred_clinical))
         flags |= ES_Q_BLURRED;
-    if (dermoscopic && features.corner >= quality.vignette_share) flags |= ES_Q_VIGNETTE;
+    if (dermoscopic && !dark && features.corner >= quality.vignette_share) flags |= ES_Q_VIGNETTE;
     return flags;
 }
 

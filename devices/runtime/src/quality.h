@@ -26,8 +26,8 @@ struct Quality {
     std::int32_t bright_share = 5000;
     std::int32_t saturated_level = 250;
     std::int32_t saturated_share = 2000;
-    std::int32_t blurred_clinical = 4800;     // 0..10001
-    std::int32_t blurred_dermoscopic = 4600;  // 0..10001
+    std::int32_t blurred_clinical = 4900;     // 0..10001
+    std::int32_t blurred_dermoscopic = 4780;  // 0..10001
     std::int32_t rim_luma = 48;
     std::int32_t vignette_share = 3500;
     std::int32_t identical_x16 = 64;                      // 0..4096
