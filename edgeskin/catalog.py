@@ -74,6 +74,11 @@ def device(name: str) -> Device:
     return Device.from_toml(_find("device", name, data_dir("devices"), "*/profile.toml"))
 
 
+def runtime_dir() -> Path:
+    """The sources of libedgeskin, the runtime in C."""
+    return data_dir("devices") / "runtime"
+
+
 def suite_names() -> list[str]:
     """Names of the installed benchmark suites."""
     return _names(data_dir("benchmarks") / "suites", "*.toml")

@@ -8,6 +8,7 @@ import typer
 
 from edgeskin import out
 from edgeskin.cli_data import data_app
+from edgeskin.cli_embed import add_commands as add_embed_commands
 from edgeskin.cli_keys import add_commands as add_key_commands
 from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
 from edgeskin.errors import EdgeskinError
@@ -391,6 +392,7 @@ def _write(file: Path | None, value: dict[str, object]) -> None:
     out.result(value)
 
 
+add_embed_commands(app)
 add_key_commands(app)
 
 if __name__ == "__main__":

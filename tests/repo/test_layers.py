@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "edgeskin"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-TOP = {"cli", "cli_data", "cli_keys", "cli_options", "show", "show_bench", "show_engine"}
+TOP = {"cli", "cli_data", "cli_embed", "cli_keys", "cli_options", "show", "show_bench", "show_engine"}
 CHAIN = {
     "building",
     "chain",
@@ -34,6 +34,7 @@ CORE = {
     "catalog",
     "decide",
     "doctor",
+    "embed",
     "env",
     "errors",
     "examinations",
@@ -150,6 +151,7 @@ def test_imports_point_downwards(name):
     above = {
         "cli": set(),
         "cli_data": {"cli", "show_bench"},
+        "cli_embed": {"cli", "show_bench"},
         "cli_keys": {"cli", "show_bench"},
         "cli_options": TOP - {"cli_options"} | CHAIN | STAGES | BACKENDS | MODEL,
         "show": {"cli", "show_bench", "show_engine"},
