@@ -116,6 +116,16 @@ std::optional<Node> Node::find(const char *key) const {
     return below(*found, key);
 }
 
+void Node::only(std::initializer_list<const char *> known) const {
+    if (!value_->is_object()) refuse("an object");
+    for (const auto &[key, entry] : value_->items()) {
+        const auto same = [&name = key](const char *other) { return name == other; };
+        if (std::any_of(known.begin(), known.end(), same)) continue;
+        throw Fault(ES_MANIFEST, told(name_ + (path_.empty() ? "" : ": " + path_) + ": unknown key", shown(key), "",
+                                      "remove it, or update libedgeskin if a newer edgeskin wrote it"));
+    }
+}
+
 Node Node::at(const char *key) const {
     if (const auto found = find(key)) return *found;
     throw Fault(ES_MANIFEST, told(name_ + ": " + path_ + (path_.empty() ? "" : ".") + key, "nothing", "", kAgain));

@@ -30,6 +30,7 @@ class Node {
 
     Node at(const char *key) const;                   // a field that must be there
     std::optional<Node> find(const char *key) const;  // one that may be left out
+    void only(std::initializer_list<const char *> known) const;  // an object with no other keys
     std::vector<Node> list(std::size_t least, std::size_t most) const;
     std::vector<std::pair<std::string, Node>> members(std::size_t most) const;  // sorted by key
 

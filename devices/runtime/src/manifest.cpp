@@ -1,14 +1,15 @@
-// manifest.json -> Manifest: the rules of edgeskin/spec/manifest.py for what the runtime reads. What it does not read
-// (the network, the data, how the bundle came about) may be anything: it changes nothing here.
+// manifest.json -> Manifest: the rules of edgeskin/spec/manifest.py for what the runtime reads. What it need not read
+// (the network, the data, how the bundle came about) may be anything. A key that it does not know is refused wherever
+// it could change a result: it would come from a newer edgeskin, or from a slip of the pen.
 #include "manifest.h"
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 #include "fault.h"
 #include "json.h"
 #include "quality_json.h"
+#include "schema_json.h"
 #include "text.h"
 
 namespace es {
@@ -55,73 +56,8 @@ void check_format(const Node &top, const Json &document) {
                                 newer ? "it was written by a newer edgeskin: update the device's libedgeskin" : kAgain));
 }
 
-Task read_task(const Node &node) {
-    Task task;
-    task.name = node.at("name").text();
-    const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-    const auto word = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; };
-    if (!letter(task.name[0]) || !std::all_of(task.name.begin(), task.name.end(), word)) {
-        node.at("name").refuse("a letter, then letters, digits and _");
-    }
-    for (const Node &entry : node.at("classes").list(2, ES_MAX_LOGITS)) {
-        const std::string name = entry.at("name").text();
-        const auto points = entry.find("points");
-        if (std::count(task.classes.begin(), task.classes.end(), name)) entry.fault("class names repeat", shown(name));
-        task.classes.push_back(name);
-        task.points.push_back(points ? whole(*points, 0, 1000000) : 0);
-    }
-    return task;
-}
-
-void read_schema(const Node &node, Manifest &made) {
-    for (const Node &entry : node.at("tasks").list(1, ES_MAX_TASKS)) {
-        Task task = read_task(entry);
-        for (const Task &other : made.tasks) {
-            if (other.name == task.name) entry.fault("task names repeat", task.name);
-        }
-        made.logits += task.classes.size();
-        made.tasks.push_back(std::move(task));
-    }
-    if (made.logits > ES_MAX_LOGITS) {
-        node.fault("more classes than " + std::to_string(ES_MAX_LOGITS), std::to_string(made.logits));
-    }
-    const Node target = node.at("target");
-    const std::string name = target.at("task").text();
-    const auto same = [&](const Task &task) { return task.name == name; };
-    const auto found = std::find_if(made.tasks.begin(), made.tasks.end(), same);
-    if (found == made.tasks.end()) target.at("task").refuse("the name of a task");
-    made.target_task = static_cast<std::size_t>(found - made.tasks.begin());
-    for (const Node &entry : target.at("positive").list(1, found->classes.size())) {
-        const auto at = std::find(found->classes.begin(), found->classes.end(), entry.text());
-        const auto number = static_cast<std::size_t>(at - found->classes.begin());
-        if (at == found->classes.end() || std::count(made.positive.begin(), made.positive.end(), number)) {
-            entry.refuse("classes of task " + name + ", each once");  // once: its probability must not count twice
-        }
-        made.positive.push_back(number);
-    }
-    const auto title = target.find("title");
-    made.target_title = title ? title->text(0) : "melanoma";
-    const auto score = node.find("score");
-    made.has_score = score && !score->is_null();
-    if (made.has_score) score->at("thresholds").list(1, 100);
-}
-
-void read_fusion(const Node &node, Manifest &made) {
-    if (node.members(ES_MAX_TASKS).size() != made.tasks.size()) node.fault("must name every task of the schema", "");
-    for (Task &task : made.tasks) {
-        const Node entry = node.at(task.name.c_str());
-        task.dermoscopic_weight = entry.at("dermoscopic_weight").number(0, 1);
-        const auto temperature = [&](const char *key) {
-            const auto found = entry.find(key);
-            return found ? found->positive() : 1.0;
-        };
-        task.temperature_clinical = temperature("temperature_clinical");
-        task.temperature_dermoscopic = temperature("temperature_dermoscopic");
-        task.temperature_alone = temperature("temperature_alone");
-    }
-}
-
 Geometry read_geometry(const Node &node) {
+    node.only({"height", "width", "fit", "resize", "border_px", "mean", "std"});
     Geometry made;
     made.width = whole(node.at("width"), 32, 4096);
     made.height = whole(node.at("height"), 32, 4096);
@@ -137,6 +73,7 @@ void read_files(const Node &node, Manifest &made) {
         if (!safe_name(name) || name == "manifest.json" || name == "manifest.sha256" || name == "manifest.sig") {
             throw Fault(ES_UNSAFE, told("manifest.json lists an unsafe file name", shown(name), "", kAgain));
         }
+        entry.only({"sha256", "size_bytes", "group"});
         FileEntry file;
         file.sha256 = entry.at("sha256").text();
         if (file.sha256.size() != 64 || !digits(file.sha256, "0123456789abcdef")) {
@@ -165,6 +102,7 @@ std::array<Graph, 2> read_graphs(const Node &node, const Manifest &made, bool re
     if (node.members(2).size() != 2) node.fault("must be pair and dermoscopic", "");
     for (const Mode mode : {kDermoscopic, kPair}) {
         const Node entry = node.at(mode == kPair ? "pair" : "dermoscopic");
+        entry.only({"file", "images", "precision"});
         entry.at("images").integer(mode + 1, mode + 1);
         auto &graph = graphs[static_cast<std::size_t>(mode)];
         graph.file = used(entry.at("file"), made, !reference);
@@ -175,6 +113,7 @@ std::array<Graph, 2> read_graphs(const Node &node, const Manifest &made, bool re
 
 void read_golden(const Node &node, Manifest &made) {
     for (const Node &entry : node.list(1, 1000)) {
+        entry.only({"name", "mode", "file", "tolerance"});
         GoldenCase found;
         found.name = entry.at("name").text(0);
         found.mode = entry.at("mode").one_of({"pair", "dermoscopic"}) == "pair" ? kPair : kDermoscopic;
@@ -193,6 +132,7 @@ void read_tuning(const Node &node, Manifest &made) {
 
 void read_fallback(const Node &node, Manifest &made) {
     for (const Node &entry : node.list(0, 16)) {
+        entry.only({"target", "graphs"});
         const std::string target = entry.at("target").one_of({"openvino", "onnxruntime"});
         const auto graphs = entry.find("graphs");
         const bool reference = graphs && graphs->one_of({"core", "reference"}) == "reference";
@@ -214,6 +154,11 @@ void read_binding(const Node &top, Manifest &made) {
 }
 
 Manifest read(const Node &top) {
+    // What this library does not know it cannot honour. The rest of these keys it need not read.
+    top.only({"format", "format_version", "name", "target", "stage", "precision", "phantom", "research_use",
+              "task_schema", "preprocess", "fusion", "thresholds", "recipe", "network", "parameters", "data", "roles",
+              "lesion_hashes_file", "graphs", "reference", "golden", "files", "provenance", "tuning", "fallback",
+              "gated", "compatibility", "fp16", "answers_file", "evidence_file", "quality"});
     Manifest made;
     made.name = top.at("name").text(0);
     const auto stage = top.find("stage");
@@ -234,8 +179,12 @@ Manifest read(const Node &top) {
     read_fusion(top.at("fusion"), made);
     made.geometry = read_geometry(top.at("preprocess"));
     const Node thresholds = top.at("thresholds");
-    made.thresholds[kPair] = thresholds.at("pair").at("value").number(0, 1);
-    made.thresholds[kDermoscopic] = thresholds.at("dermoscopic").at("value").number(0, 1);
+    thresholds.only({"pair", "dermoscopic"});
+    for (const Mode mode : {kDermoscopic, kPair}) {
+        const Node entry = thresholds.at(mode == kPair ? "pair" : "dermoscopic");
+        entry.only({"value", "rule", "control_sensitivity", "control_specificity"});
+        made.thresholds[static_cast<std::size_t>(mode)] = entry.at("value").number(0, 1);
+    }
     read_files(top.at("files"), made);
     made.graphs = read_graphs(top.at("graphs"), made, false);
     made.reference = read_graphs(top.at("reference"), made, true);

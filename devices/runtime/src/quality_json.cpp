@@ -26,6 +26,9 @@ std::uint32_t read_flags(const Node &node) {
 }  // namespace
 
 Quality read_quality(const Node &node) {
+    node.only({"black_luma", "black_share", "spread_x16", "dark_luma", "dark_share", "bright_luma", "bright_share",
+               "saturated_level", "saturated_share", "blurred_clinical", "blurred_dermoscopic", "rim_luma",
+               "vignette_share", "identical_x16", "swapped_weights", "swapped_threshold", "fails"});
     Quality made;
     const auto read = [&](const char *key, std::int32_t most, std::int32_t &field) {
         if (const auto found = node.find(key)) field = static_cast<std::int32_t>(found->integer(0, most));

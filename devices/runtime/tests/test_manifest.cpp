@@ -296,6 +296,48 @@ TEST(Manifest, TheBindingOfAnEngineIsChecked) {
     EXPECT_EQ(status_of([&] { parse(manifest); }), ES_MANIFEST);  // without any
 }
 
+// Python refuses unknown keys at every level. Here they are refused where they could change a result, and every key that
+// Python knows is known.
+TEST(Manifest, UnknownKeysAreRefusedWhereTheyCouldMatter) {
+    for (const char *where : {"", "/preprocess", "/fusion/PN", "/thresholds", "/thresholds/pair", "/task_schema",
+                              "/task_schema/target", "/task_schema/tasks/0", "/task_schema/tasks/0/classes/0",
+                              "/files/lesions.json", "/graphs/pair", "/golden/0", "/quality", "/fallback/0"}) {
+        json manifest = plain();
+        manifest["quality"] = json::object();
+        manifest["fallback"] = {{{"target", "openvino"}}};
+        EXPECT_EQ(status_of([&] { parse(manifest); }), ES_OK);
+        manifest[json::json_pointer(where)]["treshold"] = 1;
+        std::string line;
+        EXPECT_EQ(status_of([&] { parse(manifest); }, &line), ES_MANIFEST) << where;
+        EXPECT_NE(line.find("unknown key: got 'treshold'"), std::string::npos) << line;
+    }
+}
+
+TEST(Manifest, EveryKeyThatPythonWritesIsKnown) {
+    const fs::path published = tiny() / ".." / ".." / ".." / "edgeskin" / "spec" / "manifest.schema.json";
+    if (!fs::exists(published)) GTEST_SKIP() << "needs edgeskin/spec/manifest.schema.json";
+    const json schema = json::parse(read(published));
+    const std::pair<const char *, const char *> places[] = {
+        {"", ""}, {"Preprocess", "/preprocess"}, {"Fusion", "/fusion/PN"}, {"Thresholds", "/thresholds"},
+        {"Threshold", "/thresholds/pair"}, {"Schema", "/task_schema"}, {"Target", "/task_schema/target"},
+        {"Task", "/task_schema/tasks/0"}, {"ClassSpec", "/task_schema/tasks/0/classes/0"},
+        {"FileEntry", "/files/lesions.json"}, {"GraphEntry", "/graphs/pair"}, {"GoldenCase", "/golden/0"},
+        {"Quality", "/quality"}, {"Fallback", "/fallback/0"}};
+    for (const auto &[name, where] : places) {
+        const json &keys = *name ? schema["$defs"][name]["properties"] : schema["properties"];
+        ASSERT_FALSE(keys.empty()) << name;
+        for (const auto &[key, unused] : keys.items()) {
+            json manifest = plain();
+            manifest["quality"] = json::object();
+            manifest["fallback"] = {{{"target", "openvino"}}};
+            manifest[json::json_pointer(where)][key] = nullptr;
+            std::string line;
+            status_of([&] { parse(manifest); }, &line);
+            EXPECT_EQ(line.find("unknown key"), std::string::npos) << line;
+        }
+    }
+}
+
 TEST(Manifest, HasNoMoreTasksAndClassesThanAResultHasRoomFor) {
     const auto of = [](int tasks, int classes) {
         json manifest = plain();
