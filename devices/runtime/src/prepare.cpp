@@ -220,7 +220,7 @@ void Preparer::Rows::run(const es_image &image, std::uint8_t *frame) {
     const int count = 3 * geometry.width;
     for (int y = 0; y < geometry.height; ++y, frame += count) {
         const Tap mix = tap(y, height, geometry.height);
-        const std::size_t first = at_hand(mix.first, held[0] < held[1] ? 0 : 1);
+        const std::size_t first = at_hand(mix.first, 0);  // a new one comes with a new second
         const std::size_t second = at_hand(std::min(mix.first + 1, height - 1), 1 - first);
         down(sampled[first].data(), sampled[second].data(), mix.weight, count, frame);
     }

@@ -140,6 +140,7 @@ TEST(Prepare, CutsLikePython) {
     EXPECT_EQ(cut(1923, 1087, geometry(224, 224, 3)), (Cut{421, 3, 1501, 1083, 2, 2}));
     EXPECT_EQ(cut(1920, 1080, geometry(224, 224, 0, false)), (Cut{0, 0, 1920, 1080, 3, 2}));
     EXPECT_EQ(cut(1, 1, geometry(224, 224)), (Cut{0, 0, 1, 1, 0, 0}));
+    EXPECT_EQ(cut(1935, 1007, geometry(32, 32, 0, false)), (Cut{7, 7, 1927, 999, 5, 4}));
     // 5 * 64 / 128 = 2.5 and 7 * 64 / 128 = 3.5: a half goes to the even number.
     EXPECT_EQ(cut(100, 5, geometry(64, 128)), (Cut{49, 0, 51, 5, 0, 0}));
     EXPECT_EQ(cut(100, 7, geometry(64, 128)), (Cut{48, 0, 52, 7, 0, 0}));
@@ -183,6 +184,17 @@ TEST(Prepare, LongNarrowAndSmallImages) {
                 ASSERT_EQ(prepared(image_of(ES_RGB, width, height, p.rgb.data()), wanted), reference(p, wanted).rgb)
                     << width << "x" << height << " -> " << w << "x" << h << (crop ? " crop" : " stretch");
             }
+}
+
+TEST(Prepare, AWeightHalfwayGoesToTheEvenNumber) {
+    // Weights are counted in 1 / 2048: a frame of 2048 pixels asks for halves of them.
+    for (const int length : {2049, 2051, 3001, 1500}) {
+        const Picture p{length, 2, noise(static_cast<std::size_t>(6 * length), 8)};
+        const Geometry wide = geometry(2048, 2, 0, false), tall = geometry(2, 2048, 0, false);
+        ASSERT_EQ(prepared(image_of(ES_RGB, length, 2, p.rgb.data()), wide), reference(p, wide).rgb) << length;
+        const Picture turned{2, length, p.rgb};
+        ASSERT_EQ(prepared(image_of(ES_RGB, 2, length, p.rgb.data()), tall), reference(turned, tall).rgb) << length;
+    }
 }
 
 TEST(Prepare, OnePreparerServesImagesOfEverySize) {
