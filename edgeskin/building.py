@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeskin import backends, golden, kits, out, provenance
+from edgeskin import backends, golden, kits, out, provenance, swapped
 from edgeskin.bundle import Draft
 from edgeskin.data.pairs import Pair
 from edgeskin.data.roles import Roles, role_hash
@@ -30,6 +30,7 @@ from edgeskin.spec.engine import KitEvidence
 from edgeskin.spec.evidence import Evidence, Tuned
 from edgeskin.spec.gated import GateResult
 from edgeskin.spec.manifest import IMAGES, MODES, Compatibility, Gated, GraphEntry, Mode, Provenance
+from edgeskin.spec.quality import Quality
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.roles import Role
 from edgeskin.spec.search import SearchResult, Speed
@@ -157,6 +158,7 @@ def build(
         golden=[one for mode in MODES for one in golden.surest(cases, drawn[mode], mode, record, plan.precision)],
         recipe=plan,
         checkpoint=record,
+        quality=_quality(teacher, roles, usable),
         gated=gated,
         evidence=Evidence(
             bundle=asked.name, gate=checked, audit=audit, search=search, speed=speed, qat=asked.tuned, kit=kit
@@ -257,6 +259,16 @@ def stored(teacher: Source, role: str, pairs: Sequence[Pair], *, unpaired: bool 
             step,
             unpaired=unpaired,
         )
+
+
+def _quality(teacher: Source, roles: Roles, usable: Sequence[Pair]) -> Quality:
+    """Thresholds of the quality gate: the defaults, and what tells exchanged images in this data."""
+    both = [pair for pair in roles["calibration"] if pair.clinical is not None]
+    calibration = stored(teacher, "calibration", usable or both)  # a bundle in FP32 is not calibrated
+    control = stored(teacher, "control", roles["control"], unpaired=True)
+    found, told = swapped.fitted(calibration, control.select(np.flatnonzero(control.paired).tolist()))
+    out.note(told)
+    return found
 
 
 def _quantised(

@@ -33,6 +33,7 @@ from edgeskin.spec.manifest import (
     Provenance,
     Tuning,
 )
+from edgeskin.spec.quality import Quality
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.train import Checkpoint, Fusion, Thresholds
 
@@ -85,6 +86,7 @@ class Draft:
     evidence: "Evidence | None" = None
     fusion: Mapping[str, Fusion] | None = None
     thresholds: Thresholds | None = None
+    quality: Quality | None = None  # None: the manifest's of which an engine is made, else the defaults
     compatibility: Compatibility | None = None
     stage: Literal["ready", "kit"] = "ready"
     fp16: Mapping[Mode, GraphEntry] = field(default_factory=dict)
@@ -126,6 +128,7 @@ def write_bundle(out: Path, draft: Draft) -> Manifest:
                 "preprocess": source.preprocess,
                 "fusion": dict(draft.fusion or source.fusion),
                 "thresholds": draft.thresholds or source.thresholds,
+                "quality": draft.quality or (source.quality if isinstance(source, Manifest) else Quality()),
                 "recipe": draft.recipe,
                 "network": source.network,
                 "parameters": source.parameters,

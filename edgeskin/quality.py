@@ -86,9 +86,9 @@ def measure(frames: Frame, spec: Quality) -> tuple[list[Measures], int]:
     down = _excess(y[:, 1:], y[:, :-1]), _excess(y[:, 2:], y[:, :-2])
     found = []
     for n in range(images):
-        corner = _corner(y[n], spec.rim_luma)
         red, green, blue = (int(colour) for colour in colours[n])
-        look = (int(mean[n]), red - green, green - blue, int(spread[n]), int(centre[n]), corner)
+        sharp = min(_sharpness(along[0][n], along[1][n], count), _sharpness(down[0][n], down[1][n], count))
+        look = (int(mean[n]), red - green, green - blue, int(spread[n]), int(centre[n]), sharp)
         texture = (16 * (one[n] + other[n]) // count for one, other in zip(along, down, strict=True))
         found.append(
             Measures(
@@ -96,8 +96,8 @@ def measure(frames: Frame, spec: Quality) -> tuple[list[Measures], int]:
                 dark=_share(_below(y[n], spec.dark_luma), count),
                 bright=_share(count - _below(y[n], spec.bright_luma), count),
                 saturated=_share(3 * count - _below(rows[n], spec.saturated_level), 3 * count),
-                sharpness=min(_sharpness(along[0][n], along[1][n], count), _sharpness(down[0][n], down[1][n], count)),
-                corner=corner,
+                sharpness=sharp,
+                corner=_corner(y[n], spec.rim_luma),
                 spread_x16=int(spread[n]),
                 look=(*look, *texture),
             )

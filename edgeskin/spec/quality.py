@@ -9,7 +9,7 @@ from edgeskin.spec.base import Spec
 Flag = Literal["empty", "dark", "bright", "saturated", "blurred", "vignette", "identical", "swapped"]
 FLAGS: tuple[Flag, ...] = ("empty", "dark", "bright", "saturated", "blurred", "vignette", "identical", "swapped")
 # What `swapped` weighs, clinical minus dermoscopic; see edgeskin.quality.Measures.look.
-LOOKS = ("luma", "red_green", "green_blue", "spread", "centre", "corner", "fine", "coarse")
+LOOKS = ("luma", "red_green", "green_blue", "spread", "centre", "sharpness", "fine", "coarse")
 
 Level = Annotated[int, Field(ge=0, le=256)]  # grey levels 0..255; 256 is above all of them
 Share = Annotated[int, Field(ge=0, le=10_001)]  # in 1/10,000; 10,001 is above all of them

@@ -52,6 +52,7 @@ CORE = {
     "scoring",
     "signing",
     "spec",
+    "swapped",
     "tensorrt_here",
 }
 HEAVY = {

@@ -185,10 +185,9 @@ std::uint32_t assess(const std::uint8_t *frame, int width, int height, bool derm
                                   sharpness(sums.down_near, sums.down_far, count));
     features.corner = share(sums.corner, 4 * (rows / 4) * (width / 4));
     features.spread_x16 = spread;
-    features.look = {mean,   red - green,     green - blue,
-                     spread, inner / 16 - rim / 28, features.corner,
-                     sixteenths(sums.along_near + sums.down_near, count),
-                     sixteenths(sums.along_far + sums.down_far, count)};
+    const std::int32_t fine = sixteenths(sums.along_near + sums.down_near, count),
+                       coarse = sixteenths(sums.along_far + sums.down_far, count);
+    features.look = {mean, red - green, green - blue, spread, inner / 16 - rim / 28, features.sharpness, fine, coarse};
 
     if (features.black >= quality.black_share || spread < quality.spread_x16) return ES_Q_EMPTY;
     std::uint32_t flags = 0;

@@ -44,7 +44,7 @@ struct Features {
     std::int32_t sharpness = 0;                                   // 1/10,000
     std::int32_t corner = 0;                                      // share, 1/10,000
     std::int32_t spread_x16 = 0;
-    // luma, red - green, green - blue, spread, centre - rim, corner, fine and coarse texture
+    // luma, red - green, green - blue, spread, centre - rim, sharpness, fine and coarse texture
     std::array<std::int32_t, kLooks> look{};
 };
 
