@@ -1,4 +1,5 @@
-// Image -> frame: the same cut, halvings and bilinear sampling as edgeskin/preprocess.py, bit for bit for RGB.
+// Image -> frame: the same cut, halvings and bilinear sampling as edgeskin/preprocess.py, bit for bit; yuv.h says how
+// NV12 and YUYV become RGB.
 #pragma once
 
 #include <edgeskin.h>
