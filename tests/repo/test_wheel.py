@@ -65,6 +65,10 @@ def test_recipes_devices_suites_and_schemas_are_in_it(wheel):
     boards = {f"edgeskin/_data/devices/{path.parent.name}/profile.toml" for path in ROOT.glob("devices/*/profile.toml")}
     assert boards
     assert boards <= inside
+    runtime = ROOT / "devices" / "runtime"
+    for part in ("include/edgeskin.h", "src/api.cpp", "cmake/jetson.cmake", "examples/camera.c", "kit/build.sh"):
+        assert (runtime / part).is_file()
+        assert f"edgeskin/_data/devices/runtime/{part}" in inside  # what `edgeskin embed` writes
     assert "edgeskin/py.typed" in inside
     assert any(name.endswith("/licenses/LICENSE") for name in inside)
 
