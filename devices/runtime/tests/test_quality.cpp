@@ -78,7 +78,7 @@ TEST(Quality, EachFaultSetsItsFlagAlone) {
     EXPECT_EQ(flags_of(changed(skin(), [](double v) { return 0.2 * v; })), ES_Q_DARK);
     EXPECT_EQ(flags_of(changed(skin(), [](double v) { return std::min(248.0, v + 75); })), ES_Q_BRIGHT);
     EXPECT_EQ(flags_of(changed(skin(), [](double v) { return v > 175 ? 255 : v; })), ES_Q_SATURATED);
-    EXPECT_EQ(flags_of(blurred(skin())), ES_Q_BLURRED);
+    EXPECT_EQ(flags_of(blurred(blurred(skin()))), ES_Q_BLURRED);
     EXPECT_EQ(flags_of(rimmed(skin())), ES_Q_VIGNETTE);
     EXPECT_EQ(flags_of(rimmed(skin()), false), 0u) << "a photograph of the skin has no such rim";
 }
@@ -145,7 +145,7 @@ TEST(Quality, OneGreyLevelHereAndThereChangesNoFlag) {
         const std::uint32_t drawn = state >> 27;
         return drawn == 0 ? value - 1 : drawn == 1 ? value + 1 : value;
     };
-    for (const Frame &frame : {skin(), blurred(skin()), rimmed(skin()), Frame(at(0, kSide), 128)})
+    for (const Frame &frame : {skin(), blurred(blurred(skin())), rimmed(skin()), Frame(at(0, kSide), 128)})
         for (int round = 0; round < 20; ++round) EXPECT_EQ(flags_of(changed(frame, noise)), flags_of(frame));
 }
 
