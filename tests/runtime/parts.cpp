@@ -19,19 +19,23 @@ int fail(const es::Fault &fault) {
     return fault.status();
 }
 
-}  // namespace
-
-extern "C" {
-
 struct parts_geometry {
     int width, height, border_px, crop;
 };
+
+es::Geometry geometry(const parts_geometry &wanted) {
+    return {wanted.width, wanted.height, wanted.border_px, wanted.crop != 0};
+}
+
+}  // namespace
+
+extern "C" {
 
 const char *parts_fault() { return fault_line; }
 
 int parts_cut(const parts_geometry *wanted, int width, int height, int *found) {
     try {
-        const es::Cut box = es::cut(width, height, {wanted->width, wanted->height, wanted->border_px, wanted->crop != 0});
+        const es::Cut box = es::cut(width, height, geometry(*wanted));
         const int all[] = {box.left, box.top, box.right, box.bottom, box.halvings_x, box.halvings_y};
         std::memcpy(found, all, sizeof all);
         return ES_OK;
@@ -41,7 +45,7 @@ int parts_cut(const parts_geometry *wanted, int width, int height, int *found) {
 }
 
 void *parts_preparer(const parts_geometry *wanted, int max_width) {
-    return new es::Preparer({wanted->width, wanted->height, wanted->border_px, wanted->crop != 0}, max_width);
+    return new es::Preparer(geometry(*wanted), max_width);
 }
 
 void parts_free(void *preparer) { delete static_cast<es::Preparer *>(preparer); }

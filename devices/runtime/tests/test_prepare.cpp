@@ -45,9 +45,10 @@ struct Picture {
 template <typename F>
 Picture made(int width, int height, F value) {
     Picture found{width, height, Bytes(static_cast<std::size_t>(3 * width * height))};
-    for (int y = 0, i = 0; y < height; ++y)
+    auto next = found.rgb.begin();
+    for (int y = 0; y < height; ++y)
         for (int x = 0; x < width; ++x)
-            for (int c = 0; c < 3; ++c) found.rgb[static_cast<std::size_t>(i++)] = static_cast<std::uint8_t>(value(x, y, c));
+            for (int c = 0; c < 3; ++c) *next++ = static_cast<std::uint8_t>(value(x, y, c));
     return found;
 }
 
@@ -332,14 +333,16 @@ TEST(Prepare, RefusesWhatItCannotRead) {
         EXPECT_EQ(line.rfind(with, 0), 0u) << line;
         EXPECT_NE(line.find("; fix: "), std::string::npos) << line;
     };
-    starts(changed([](es_image &i) { i.format = ES_GREY; }), "grey images cannot be classified, the networks need colour");
+    starts(changed([](es_image &i) { i.format = ES_GREY; }),
+           "grey images cannot be classified, the networks need colour");
     for (const int format : {0, 7, -1, 1 << 30})
         starts(changed([&](es_image &i) { i.format = format; }), "unknown pixel format: got ");
     for (const int size : {0, -1, 16385, INT32_MIN, INT32_MAX}) {
         starts(changed([&](es_image &i) { i.width = size; }), "wrong image size: got ");
         starts(changed([&](es_image &i) { i.height = size; }), "wrong image size: got ");
     }
-    starts(changed([](es_image &i) { i.width = 8193; }), "the image is wider than the model's buffers: got 8193 pixels");
+    starts(changed([](es_image &i) { i.width = 8193; }),
+           "the image is wider than the model's buffers: got 8193 pixels; possible: 1 to 8192");
     EXPECT_EQ(changed([](es_image &i) { i.width = 8192; }), "");
     starts(changed([](es_image &i) { i.pixels = nullptr; }), "the image has no pixels: got es_image.pixels = NULL");
     for (const int stride : {-12, 11, 1, INT32_MIN})
