@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kSteps = 15;  // halvings of an axis: 16384 pixels to one need 14
 constexpr int kAlign = 64;  // bytes; rows begin there, and have as many to spare on both sides
-constexpr int kBits = 11;   // of a bilinear weight
+constexpr int kBits = 8;    // of a bilinear weight
 constexpr int kOne = 1 << kBits;
 
 // a / b, half to even: as Python's round(a / b) for such numbers.
@@ -39,7 +39,7 @@ Span span(int start, int length, int size) {
     return {start + over / 2, start + over / 2 + length - over, halvings};
 }
 
-// An output pixel's two neighbours, `first` and the one behind it, and the weight of the latter in 1 / 2048.
+// An output pixel's two neighbours, `first` and the one behind it, and the weight of the latter in 1 / 256.
 struct Tap {
     int first;
     std::int32_t weight;
@@ -48,7 +48,8 @@ struct Tap {
 // Pixel centres lie at half numbers; beyond the first and the last centre the edge goes on.
 Tap tap(int i, int available, int size) {
     // Volatile: a processor that multiplies and subtracts with one rounding would find other neighbours and weights.
-    const volatile double scaled = (i + 0.5) * (static_cast<double>(available) / size);
+    // Not available / size, whose last bit may differ and turn a tie.
+    const volatile double scaled = 1.0 / (static_cast<double>(size) / available) * (i + 0.5);
     const double centre = std::clamp(scaled - 0.5, 0.0, static_cast<double>(available - 1));
     const int first = std::min(static_cast<int>(centre), std::max(0, available - 2));
     const double weight = (centre - first) * kOne;
@@ -71,7 +72,7 @@ void halve_columns(const std::uint8_t *__restrict from, int width, std::uint8_t 
     for (int x = 0; x < width; ++x) to[x] = static_cast<std::uint8_t>((from[2 * x] + from[2 * x + 1] + 1) >> 1);
 }
 
-// Sample a row of three planes at the taps: interleaved, times 2048.
+// Sample a row of three planes at the taps: interleaved, times 256.
 void across(const std::uint8_t *__restrict row, std::ptrdiff_t plane, const Tap *__restrict taps, int size,
             std::int32_t *__restrict out) {
     for (int x = 0; x < size; ++x) {
