@@ -9,6 +9,7 @@
 
 #include "decide.h"
 #include "fault.h"
+#include "tensorrt.h"
 
 namespace es {
 
@@ -138,13 +139,18 @@ std::string Model::load(const Choice &choice) {
     if (choice.reference && trusted_.lean) return "the bundle was packed without its FP32 reference";
     if (std::string why = engine->unsupported(options_.ask); !why.empty()) return why;
     if (std::string why = too_old(choice.target, engine->version()); !why.empty()) throw Fault(ES_INCOMPATIBLE, why);
+#ifdef EDGESKIN_WITH_TENSORRT
+    if (choice.target == "tensorrt" && manifest.bound)
+        if (std::string why = refuse_foreign(manifest.compatibility); !why.empty()) throw Fault(ES_INCOMPATIBLE, why);
+#endif
     Ask ask = options_.ask;
     ask.precision_hint = manifest.inference_precision == "auto" ? "f32" : manifest.inference_precision;
     const int cores = usable_cores();
+    const bool own = choice.target == manifest.target && !choice.reference;  // else nothing was measured for it
     for (const Tuning &tuned : manifest.tuning) {
-        if (tuned.cores != cores || tuned.processor != processor()) continue;
+        if (!own || tuned.cores != cores || tuned.processor != processor()) continue;
         if (ask.threads == 0) ask.threads = tuned.threads;
-        if (manifest.inference_precision == "auto" && !choice.reference) ask.precision_hint = tuned.precision_hint;
+        if (manifest.inference_precision == "auto") ask.precision_hint = tuned.precision_hint;
     }
     if (ask.threads == 0) ask.threads = cores;
     if (choice.reference) ask.precision_hint = "f32";
