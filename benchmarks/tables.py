@@ -233,6 +233,25 @@ def scenarios(folder: Path) -> str:
     return lines(("", "measured"), rows) if rows else "Not measured yet.\n"
 
 
+def quality_gate(folder: Path) -> str:
+    """What the quality gate refuses: real pairs as they are, and faults made on one image or on the pair."""
+    found = json.loads((folder / "quality-gate.json").read_text(encoding="utf-8"))
+
+    def refused(share: dict[str, Any]) -> str:
+        interval = f"{share['low']:.1%} to {share['high']:.1%}"
+        return f"{share['flagged']} of {share['of']} ({share['flagged'] / share['of']:.1%}, {interval})"
+
+    rows: dict[str, dict[str, str]] = {"none: pairs as they are": {"both": refused(found["test"]["not_assessable"])}}
+    for one in found["faults"]:
+        rows.setdefault(one["fault"], {})[one["image"]] = refused(one["not_assessable"])
+    columns = ("clinical", "dermoscopic", "both")
+    shown = [(fault, *(cells.get(column, NONE) for column in columns)) for fault, cells in rows.items()]
+    height, width = found["frame_px"]
+    text = lines(("fault, refused on", "the clinical image", "the dermoscopic image", "the pair"), shown)
+    text += f"\n{found['data']}, test role, frames {width} x {height} px, 95 % Wilson intervals; "
+    return f"{text}{found['swapped']}.\n"
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
     "milk10k-latency": milk10k_latency,
@@ -240,6 +259,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "peers": peers,
     "int8": int8,
     "tensorrt-kits": tensorrt,
+    "quality-gate": quality_gate,
 }
 
 

@@ -38,7 +38,7 @@ class Quality(Spec):
     blurred_dermoscopic: Share = 4_780
     rim_luma: Level = 48
     vignette_share: Share = 3_500  # vignette: so many pixels of the four corners are darker than rim_luma
-    identical_x16: int = Field(default=64, ge=0, le=4096)  # identical: the mean difference of luma is less
+    identical_x16: int = Field(default=96, ge=0, le=4096)  # identical: the mean difference of luma is less
     # swapped: sum of weight * (clinical - dermoscopic) over LOOKS is less than the threshold; all zero: cannot tell
     swapped_weights: tuple[Weight, ...] = (0, 0, 0, 0, 0, 0, 0, 0)
     swapped_threshold: int = Field(default=0, ge=-(2**53), le=2**53)  # whole also for readers with double precision

@@ -30,7 +30,7 @@ struct Quality {
     std::int32_t blurred_dermoscopic = 4780;  // 0..10001
     std::int32_t rim_luma = 48;
     std::int32_t vignette_share = 3500;
-    std::int32_t identical_x16 = 64;                      // 0..4096
+    std::int32_t identical_x16 = 96;                      // 0..4096
     std::array<std::int32_t, kLooks> swapped_weights{};   // "swapped_weights": 8 numbers, -1,000,000 .. 1,000,000
     std::int64_t swapped_threshold = 0;                   // -2^53 .. 2^53
     // "fails": names as es_quality_name gives them, each once; ES_Q_ bits that make a lesion not assessable.
