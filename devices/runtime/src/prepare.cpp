@@ -72,21 +72,39 @@ void halve_columns(const std::uint8_t *__restrict from, int width, std::uint8_t 
     for (int x = 0; x < width; ++x) to[x] = static_cast<std::uint8_t>((from[2 * x] + from[2 * x + 1] + 1) >> 1);
 }
 
-// Sample a row of three planes at the taps: interleaved, times 256.
-void across(const std::uint8_t *__restrict row, std::ptrdiff_t plane, const Tap *__restrict taps, int size,
-            std::int32_t *__restrict out) {
-    for (int x = 0; x < size; ++x) {
-        const std::uint8_t *p = row + taps[x].first;
-        const std::int32_t weight = taps[x].weight;
-        for (int c = 0; c < 3; ++c, p += plane) out[3 * x + c] = p[0] * kOne + (p[1] - p[0]) * weight;
+// The taps of a row, for each number of an interleaved one.
+struct Taps {
+    std::vector<int> first;              // of each pixel
+    std::vector<std::uint16_t> weights;  // thrice each pixel's
+    std::vector<std::uint16_t> pairs;    // room: both neighbours in two bytes
+};
+
+// Sample a row of three planes: interleaved, times 256, at most 255 * 256. The compiler makes vectors of the second
+// loop, because the first has gathered for it.
+void across(const std::uint8_t *__restrict row, std::ptrdiff_t plane, Taps &taps, std::uint16_t *__restrict out) {
+    std::uint16_t *__restrict pairs = taps.pairs.data();
+    for (const int first : taps.first) {
+        const std::uint8_t *p = row + first;
+        for (int c = 0; c < 3; ++c, p += plane) *pairs++ = static_cast<std::uint16_t>(p[0] | p[1] << 8);
+    }
+    pairs = taps.pairs.data();
+    const std::uint16_t *__restrict weights = taps.weights.data();
+    const std::size_t count = taps.pairs.size();
+    for (std::size_t x = 0; x < count; ++x) {  // modulo 2 ** 16
+        const auto left = static_cast<std::uint16_t>(pairs[x] & 255), right = static_cast<std::uint16_t>(pairs[x] >> 8);
+        const auto step = static_cast<std::uint16_t>(right - left);
+        out[x] = static_cast<std::uint16_t>(left * kOne + static_cast<std::uint16_t>(step * weights[x]));
     }
 }
 
 // Mix two sampled rows.
-void down(const std::int32_t *__restrict first, const std::int32_t *__restrict second, std::int32_t weight, int count,
+void down(const std::vector<std::uint16_t> &first, const std::vector<std::uint16_t> &second, std::int32_t weight,
           std::uint8_t *__restrict out) {
-    for (int x = 0; x < count; ++x) {
-        const std::int32_t mixed = first[x] * kOne + (second[x] - first[x]) * weight;
+    const std::uint16_t *__restrict a = first.data(), *__restrict b = second.data();
+    const auto of_a = static_cast<std::uint16_t>(kOne - weight), of_b = static_cast<std::uint16_t>(weight);
+    const std::size_t count = first.size();
+    for (std::size_t x = 0; x < count; ++x) {
+        const std::uint32_t mixed = std::uint32_t{a[x]} * of_a + std::uint32_t{b[x]} * of_b;
         out[x] = static_cast<std::uint8_t>((mixed + (1 << (2 * kBits - 1))) >> (2 * kBits));
     }
 }
@@ -121,15 +139,18 @@ struct Preparer::Rows {
             bytes += room[k];
         }
         memory.resize(bytes);
-        taps.resize(static_cast<std::size_t>(wanted.width));
-        for (auto &row : sampled) row.resize(3 * taps.size());
+        const auto across_all = static_cast<std::size_t>(wanted.width);
+        taps = {std::vector<int>(across_all), std::vector<std::uint16_t>(3 * across_all),
+                std::vector<std::uint16_t>(3 * across_all)};
+        for (auto &row : sampled) row.resize(3 * across_all);
     }
 
     static std::size_t buffer(int width) { return kAlign + 6 * static_cast<std::size_t>(pitch(width)); }
 
     void run(const es_image &image, std::uint8_t *frame);
     void pull(int step, const Planes &out);
-    void sample(std::vector<std::int32_t> &out);
+    void sample(std::vector<std::uint16_t> &out);
+    void aim(int width);
 
     enum class Halve { both, rows, columns };
     struct Step {
@@ -142,9 +163,9 @@ struct Preparer::Rows {
     const Geometry geometry;
     std::array<std::size_t, kSteps> room{};  // bytes of each step's buffer
     std::vector<std::uint8_t> memory;
-    std::vector<Tap> taps;
+    Taps taps;
     int taps_for = 0;  // columns that they were made for
-    std::array<std::vector<std::int32_t>, 2> sampled;
+    std::array<std::vector<std::uint16_t>, 2> sampled;
 
     std::array<Step, kSteps> steps{};  // the last one holds the rows that are sampled
     int last = 0;
@@ -182,10 +203,22 @@ void Preparer::Rows::pull(int step, const Planes &out) {
     }
 }
 
-void Preparer::Rows::sample(std::vector<std::int32_t> &out) {
+// Make the taps for rows of that width.
+void Preparer::Rows::aim(int width) {
+    if (taps_for == width) return;
+    taps_for = width;
+    std::size_t x = 0;
+    for (int i = 0; i < geometry.width; ++i) {
+        const Tap found = tap(i, width, geometry.width);
+        taps.first[static_cast<std::size_t>(i)] = found.first;
+        for (int c = 0; c < 3; ++c) taps.weights[x++] = static_cast<std::uint16_t>(found.weight);
+    }
+}
+
+void Preparer::Rows::sample(std::vector<std::uint16_t> &out) {
     const Step &end = steps[static_cast<std::size_t>(last)];
     pull(last, {end.pair, end.pitch, 0});
-    across(end.pair, end.pitch, taps.data(), geometry.width, out.data());
+    across(end.pair, end.pitch, taps, out.data());
 }
 
 void Preparer::Rows::run(const es_image &image, std::uint8_t *frame) {
@@ -204,10 +237,7 @@ void Preparer::Rows::run(const es_image &image, std::uint8_t *frame) {
         if (x) width /= 2;
         if (y) height /= 2;
     }
-    if (taps_for != width) {
-        for (int x = 0; x < geometry.width; ++x) taps[static_cast<std::size_t>(x)] = tap(x, width, geometry.width);
-        taps_for = width;
-    }
+    aim(width);
 
     std::array<int, 2> held{-1, -1};  // which row each of `sampled` holds
     int pulled = 0;
@@ -218,12 +248,11 @@ void Preparer::Rows::run(const es_image &image, std::uint8_t *frame) {
         held[spare] = row;
         return spare;
     };
-    const int count = 3 * geometry.width;
-    for (int y = 0; y < geometry.height; ++y, frame += count) {
+    for (int y = 0; y < geometry.height; ++y, frame += sampled[0].size()) {
         const Tap mix = tap(y, height, geometry.height);
         const std::size_t first = at_hand(mix.first, 0);  // a new one comes with a new second
         const std::size_t second = at_hand(std::min(mix.first + 1, height - 1), 1 - first);
-        down(sampled[first].data(), sampled[second].data(), mix.weight, count, frame);
+        down(sampled[first], sampled[second], mix.weight, frame);
     }
     pixels = nullptr;
 }

@@ -56,9 +56,10 @@ Picture bilinear(const Picture &p, int width, int height) {
     const auto taps = [](int available, int size) {
         std::vector<std::array<int, 3>> found;
         for (int i = 0; i < size; ++i) {
-            const double centre = std::clamp((i + 0.5) * (double(available) / size) - 0.5, 0.0, available - 1.0);
+            const double scaled = 1 / (double(size) / available) * (i + 0.5);
+            const double centre = std::clamp(scaled - 0.5, 0.0, available - 1.0);
             const int first = std::min(int(std::floor(centre)), std::max(0, available - 2));
-            found.push_back({first, std::min(first + 1, available - 1), int(std::nearbyint((centre - first) * 2048))});
+            found.push_back({first, std::min(first + 1, available - 1), int(std::nearbyint((centre - first) * 256))});
         }
         return found;
     };
@@ -66,9 +67,9 @@ Picture bilinear(const Picture &p, int width, int height) {
     return made(width, height, [&](int x, int y, int c) {
         const auto [left, right, u] = xs[static_cast<std::size_t>(x)];
         const auto [top, bottom, v] = ys[static_cast<std::size_t>(y)];
-        const std::int64_t above = p.at(left, top, c) * (2048 - u) + p.at(right, top, c) * u;
-        const std::int64_t below = p.at(left, bottom, c) * (2048 - u) + p.at(right, bottom, c) * u;
-        return (above * (2048 - v) + below * v + (1 << 21)) >> 22;
+        const std::int64_t above = p.at(left, top, c) * (256 - u) + p.at(right, top, c) * u;
+        const std::int64_t below = p.at(left, bottom, c) * (256 - u) + p.at(right, bottom, c) * u;
+        return (above * (256 - v) + below * v + (1 << 15)) >> 16;
     });
 }
 
@@ -188,10 +189,10 @@ TEST(Prepare, LongNarrowAndSmallImages) {
 }
 
 TEST(Prepare, AWeightHalfwayGoesToTheEvenNumber) {
-    // Weights are counted in 1 / 2048: a frame of 2048 pixels asks for halves of them.
-    for (const int length : {2049, 2051, 3001, 1500}) {
+    // Weights are counted in 1 / 256: a frame of 256 pixels asks for halves of them.
+    for (const int length : {257, 259, 301, 401, 511, 151, 93}) {
         const Picture p{length, 2, noise(static_cast<std::size_t>(6 * length), 8)};
-        const Geometry wide = geometry(2048, 2, 0, false), tall = geometry(2, 2048, 0, false);
+        const Geometry wide = geometry(256, 2, 0, false), tall = geometry(2, 256, 0, false);
         ASSERT_EQ(prepared(image_of(ES_RGB, length, 2, p.rgb.data()), wide), reference(p, wide).rgb) << length;
         const Picture turned{2, length, p.rgb};
         ASSERT_EQ(prepared(image_of(ES_RGB, 2, length, p.rgb.data()), tall), reference(turned, tall).rgb) << length;
