@@ -16,6 +16,7 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json, sha256_bytes
 from edgeskin.signing import Signature, check, keygen, sign
 from edgeskin.spec.manifest import Tuning
+from edgeskin.spec.quality import Quality
 from edgeskin.spec.train import Checkpoint, TrainSpec
 
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
@@ -87,6 +88,24 @@ def test_writing_again_gives_the_same_bundle(tmp_path):
     again = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     assert again == EVERY_FILE
     assert stat.S_IMODE(out.stat().st_mode) == 0o755
+
+
+def test_the_quality_gate_is_the_drafts_else_the_kits_else_the_defaults(tmp_path):
+    """An engine is made of its kit's manifest; a checkpoint knows of no gate."""
+    own = Quality(dark_luma=33, swapped_weights=(5, 0, 0, 0, 0, 0, 0, -1), fails=("dark",))
+    kit = open_bundle(TINY).manifest.model_copy(update={"quality": own.model_copy(update={"dark_luma": 44})})
+    lesions = {role: tuple(hashes) for role, hashes in open_bundle(TINY).lesion_hashes().items()}
+    write_bundle(tmp_path / "default", redraft(tmp_path))
+    write_bundle(tmp_path / "own", redraft(tmp_path, quality=own))
+    write_bundle(tmp_path / "kit", redraft(tmp_path, checkpoint=kit, lesion_hashes=lesions))
+    found = [open_bundle(tmp_path / name).manifest.quality for name in ("default", "own", "kit")]
+    assert found == [Quality(), own, kit.quality]
+
+
+def test_a_manifest_from_before_the_quality_gate_has_its_defaults(tmp_path):
+    shutil.copytree(TINY, tmp_path / "b")
+    reseal(tmp_path / "b", lambda plain: plain.pop("quality", None))
+    assert open_bundle(tmp_path / "b").manifest.quality == Quality()
 
 
 def test_writing_refuses_to_replace_what_is_no_bundle(tmp_path):

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from edgeskin.data.phantom import cases
+from edgeskin.data.phantom import cases, write_phantom
 from edgeskin.data.phantom_draw import draw
+from edgeskin.data.registry import load_pairs
 from edgeskin.preprocess import prepare
 from edgeskin.quality import assess
 from edgeskin.spec.preprocess import Preprocess
@@ -35,6 +38,21 @@ def test_exchanged_pairs_are_found_and_others_left_alone(pairs):
 
 def test_the_same_pairs_give_the_same_weights(pairs):
     assert fitted(pairs[:40], pairs[40:80]) == fitted(pairs[:40], pairs[40:80])
+
+
+def test_an_export_learns_them_from_its_roles(tmp_path):
+    """A bundle in FP32 has no calibration lesions of its own; the role's are taken."""
+    from edgeskin.building import Source, _quality
+
+    write_phantom(tmp_path / "phantom", 120, 5, 64)
+    pairset = load_pairs("derm7pt", tmp_path / "phantom", "", 0)
+    pairs = [pair for pair in pairset.pairs if pair.clinical is not None]
+    roles = {"calibration": pairs[:40], "control": pairs[40:]}
+    teacher = Source(tmp_path / "run", SimpleNamespace(preprocess=HOW), "", {})  # type: ignore[arg-type]
+    spec = _quality(teacher, roles, [])  # type: ignore[arg-type]
+    assert any(spec.swapped_weights)
+    assert _quality(teacher, roles, pairs[:40]) == spec  # type: ignore[arg-type]
+    assert _quality(teacher, roles, pairs[:8]) == Quality()  # type: ignore[arg-type]
 
 
 def test_nothing_else_is_changed(pairs):
