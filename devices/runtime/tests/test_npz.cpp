@@ -18,7 +18,7 @@ es_status status(const std::string &bytes) {
 }
 
 void number(std::string &to, std::uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> (8 * i));
+    for (int i = 0; i < bytes; ++i, value >>= 8) to += static_cast<char>(value);
 }
 
 std::string npy(const std::string &head, const std::string &items, int version = 1) {
