@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds this firmware: checks what is needed, compiles, and lays everything out in image/, as it will lie on the device.
+# Builds this firmware: checks what is needed, compiles, and lays all of it out in image/, as it will lie on the device.
 #
 #   PREFIX=/opt/edgeskin      where it will lie there
 #   OpenVINO_DIR, ONNXRUNTIME_INCLUDE_DIR, TENSORRT_INCLUDE_DIR, CUDA_INCLUDE_DIR   where an engine's headers are
@@ -36,9 +36,12 @@ sysroot=
 if [ "$host" != "$arch" ]; then
     [ "$arch" = aarch64 ] || fail "this firmware is for $arch" "$host here" "build it on a machine with $arch"
     sysroot=${EDGESKIN_SYSROOT:-}
-    [ -d "$sysroot/usr/include" ] && [ -n "$sysroot" ] || fail "this firmware is for $arch" "$host here, and no sysroot" \
-        "build it on the board, or EDGESKIN_SYSROOT=/absolute/path/of/a/copy/of/its/root"
+    { [ -n "$sysroot" ] && [ -d "$sysroot/usr/include" ]; } || fail "this firmware is for $arch" \
+        "$host here, and no sysroot" "build it on the board, or EDGESKIN_SYSROOT=/absolute/path/of/a/copy/of/its/root"
     compiler=aarch64-linux-gnu-g++
+    # CUDA lies where links lead that mean the board's own root.
+    cuda=$sysroot/usr/local/cuda/include
+    [ -n "${CUDA_INCLUDE_DIR:-}" ] || [ ! -d "$cuda" ] || CUDA_INCLUDE_DIR=$cuda
 else
     compiler=${CXX:-c++}
 fi
@@ -71,9 +74,9 @@ fi
 OpenVINO_DIR=${OpenVINO_DIR:-}
 backend=${EDGESKIN_BACKEND_PATH:-}
 if [ -z "$OpenVINO_DIR" ] && [ -z "$sysroot" ]; then
+    find_it='from importlib.util import find_spec as f; print(*(f("openvino").submodule_search_locations))'
     for python in ${PYTHON:-} ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} python3; do # looked for, not imported
-        found=$("$python" -c 'import importlib.util as u; s = u.find_spec("openvino"); print(*(s and s.submodule_search_locations or []))' \
-            2>/dev/null) || found=
+        found=$("$python" -c "$find_it" 2>/dev/null) || found=
         if [ -f "$found/cmake/OpenVINOConfig.cmake" ]; then
             OpenVINO_DIR=$found/cmake
             break
@@ -156,9 +159,10 @@ for program in camera classify update; do
     echo "edgeskin-$program: $(wc -c <"$laid/bin/edgeskin-$program") bytes"
 done
 echo "bundle:             $(find "$laid/share/edgeskin/bundle" -type f -exec cat {} + | wc -c) bytes"
-[ "$size" -le "$budget" ] || fail "the library is above its budget" "$size bytes" "CMAKE_BUILD_TYPE=Release, or find what grew"
+[ "$size" -le "$budget" ] || fail "the library is above its budget" "$size bytes" "a Release build, or find what grew"
 if [ -z "$sysroot" ]; then
-    if told=$("$laid/bin/edgeskin-classify" ${backend:+--backend-path "$backend"} "$laid/share/edgeskin/bundle" 2>&1); then
+    set -- "$laid/bin/edgeskin-classify" ${backend:+--backend-path "$backend"} "$laid/share/edgeskin/bundle"
+    if told=$("$@" 2>&1); then
         echo "$told" | grep '^self-test'
     else
         echo "build.sh: not tested on this machine: $told" >&2
