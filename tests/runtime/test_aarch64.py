@@ -236,11 +236,16 @@ def test_frames_are_the_same_bit_for_bit(
 
 @dataclass(frozen=True)
 class Answer:
-    """What es_classify said of one lesion: what has to be equal, and what may differ a little."""
+    """What es_classify said of one lesion."""
 
-    said: tuple[int, ...]  # status, images, assessable, refer
-    predicted: tuple[int, ...]
+    status: int
+    images: int
+    assessable: int
+    refer: int
     target: float
+    threshold: float
+    predicted: list[int]
+    probabilities: NDArray[np.float64]
     logits: NDArray[np.float64]
 
 
@@ -263,12 +268,16 @@ def answers(machine: Machine, bundle: Path, *images: object) -> Answers:
     words = tested.split()
     lesions = []
     for line in lines:
-        head, _, rest = line.partition(" predicted")
-        predicted, _, logits = rest.partition(" logits")
+        head, predicted, probabilities, logits = re.split(" predicted| probabilities| logits", line)
         named = dict(zip(*[iter(head.split())] * 2, strict=True))
-        said = tuple(int(named[key]) for key in ("lesion", "images", "assessable", "refer"))
-        numbers = np.array([float(word) for word in logits.split()])
-        lesions.append(Answer(said, tuple(int(word) for word in predicted.split()), float(named["target"]), numbers))
+        lesions.append(
+            Answer(
+                *(int(named[key]) for key in ("lesion", "images", "assessable", "refer")),
+                *(float(named[key]) for key in ("target", "threshold")),
+                [int(word) for word in predicted.split()],
+                *(np.array([float(word) for word in part.split()]) for part in (probabilities, logits)),
+            )
+        )
     return Answers(int(words[1]), int(words[3]), int(words[5]), float(words[7]), lesions, done.err)
 
 
@@ -288,21 +297,30 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path | str]:
     return found + [word for derm in found[1:12:2] for word in ("-", derm)]
 
 
-def agree(here: Answers, arm: Answers, bundle: Path) -> None:
-    """Both processors pass the self-test and decide alike; logits within the bundle's own tolerance."""
-    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+def agree(here: Answers, arm: Answers, bundle: Path, tie: float) -> None:
+    """Both processors pass the self-test and decide alike; logits within the bundle's own tolerance.
+
+    tie: a decision may differ where it hangs on less than this much of a probability.
+    """
+    manifest = json.loads((bundle / "manifest.json").read_text())
     assert (here.selftest, arm.selftest) == (OK, OK), here.err + arm.err
-    assert here.cases == arm.cases == len(golden)
-    tolerance = max(case["tolerance"] for case in golden)
+    assert here.cases == arm.cases == len(manifest["golden"])
+    tolerance = max(case["tolerance"] for case in manifest["golden"])
     assert len(here.lesions) == len(arm.lesions) == 18
-    assert sum(one.said[2] for one in here.lesions) >= 9, "most pictures can be assessed"
-    assert {len(one.logits) > 0 for one in here.lesions if one.said[2]} == {True}
+    assert sum(one.assessable for one in here.lesions) >= 9, "most pictures can be assessed"
+    assert len({one.target for one in here.lesions}) > 4, "the lesions are not all alike"
     for one, other in zip(here.lesions, arm.lesions, strict=True):
-        assert one.said == other.said
-        assert one.said[0] == OK
-        assert one.predicted == other.predicted
-        assert abs(one.target - other.target) < 0.05
-        assert np.abs(one.logits - other.logits).max(initial=0) <= tolerance
+        assert one.status == other.status == OK
+        assert (one.images, one.assessable, one.threshold) == (other.images, other.assessable, other.threshold)
+        if not one.assessable:
+            continue
+        assert len(one.logits) == len(other.logits) == one.images * len(one.probabilities) > 0
+        assert np.abs(one.logits - other.logits).max() <= tolerance
+        assert one.refer == other.refer or abs(one.target - one.threshold) < tie
+        at = 0
+        for task, mine, others in zip(manifest["task_schema"]["tasks"], one.predicted, other.predicted, strict=True):
+            assert mine == others or one.probabilities[at + mine] - one.probabilities[at + others] < tie
+            at += len(task["classes"])
 
 
 @cross
@@ -310,7 +328,7 @@ def agree(here: Answers, arm: Answers, bundle: Path) -> None:
 @pytest.mark.slow
 def test_both_processors_decide_alike(machines: list[Machine], tiny_openvino: Path, pictures: list[Path | str]) -> None:
     here, arm = (answers(machine, tiny_openvino, *pictures) for machine in machines)
-    agree(here, arm, tiny_openvino)
+    agree(here, arm, tiny_openvino, tie=1e-4)
 
 
 @cross
@@ -328,10 +346,10 @@ def test_the_self_test_finds_an_engine_that_answers_wrongly_without_an_error(
     assert "fix:" in found.err
     assert len(found.lesions) == 18
     for one in found.lesions:
-        assert one.said == (SELFTEST_FAILED, 0, 0, 0)
+        assert one.status == SELFTEST_FAILED
+        assert (one.images, one.assessable, one.refer, one.target) == (0, 0, 0, 0)
         assert set(one.predicted) == {0}
-        assert one.target == 0
-        assert one.logits.size == 0
+        assert one.probabilities.size == one.logits.size == 0
 
 
 @cross
@@ -348,7 +366,7 @@ def test_a_trained_bundle_decides_alike(
     recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in plain.items() if value is not None))
     chain.export(tiny_run, "openvino", tmp_path / "bundle", recipe=str(recipe), tuned=False, allow_ungated=True)
     here, arm = (answers(machine, tmp_path / "bundle", *pictures) for machine in machines)
-    agree(here, arm, tmp_path / "bundle")
+    agree(here, arm, tmp_path / "bundle", tie=0.05)
 
 
 @cross
@@ -361,7 +379,7 @@ def test_the_unit_tests_pass_on_arm(machines: list[Machine], tiny_openvino: Path
         "EDGESKIN_TEST_OPENVINO_BUNDLE": str(tiny_openvino),
         "EDGESKIN_TEST_OPENVINO_LIBRARIES": str(arm.engine),
     }
-    done = run("ctest", "--test-dir", arm.folder, "--output-on-failure", env=env, seconds=3600)
+    done = run("ctest", "--test-dir", arm.folder, "--output-on-failure", "--parallel", 2, env=env, seconds=3600)
     assert done.status == 0, done.out[-8000:]
     assert "No tests were found" not in done.out + done.err
 

@@ -67,9 +67,11 @@ int main(int count, char **words) {
         if (!failed) {
             ES_INIT(result);
             status = es_classify(model, pair ? &clinical : NULL, &dermoscopic, &result);
-            printf("lesion %d images %d assessable %d refer %d target %.9f us %d predicted", status, result.images,
-                   result.assessable, result.refer, result.target_probability, result.total_us);
+            printf("lesion %d images %d assessable %d refer %d target %.9f threshold %.9f predicted", status, result.images,
+                   result.assessable, result.refer, result.target_probability, result.threshold);
             for (k = 0; k < info.task_count; ++k) printf(" %d", result.predicted[k]);
+            printf(" probabilities");
+            for (k = 0; k < (result.assessable ? info.logit_count : 0); ++k) printf(" %.9f", result.probabilities[k]);
             printf(" logits");
             for (k = 0; k < result.images * info.logit_count; ++k) printf(" %.6f", (double)result.logits[k]);
             printf("\n");
