@@ -99,6 +99,12 @@ class Copied : public ::testing::Test {
         return status_of([&] { opened = open_trusted(root, key, required, nullptr); }, &line);
     }
 
+    void expect(es_status status, const std::string &mentions, const PublicKey *key = nullptr) {
+        line.clear();
+        EXPECT_EQ(open(key), status) << line;
+        EXPECT_NE(line.find(mentions), std::string::npos) << line;
+    }
+
     void put_manifest(const std::string &text) {
         write(root / "manifest.json", text);
         write(root / "manifest.sha256", sha256_hex(text.data(), text.size()) + "  manifest.json\n");
