@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format types lock clean
+.PHONY: help demo test test-all runtime-check lint format types lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,6 +52,9 @@ test: $(STAMP) $(BINDINGS) ## the tests, without network, GPU or real data
 
 test-all: $(STAMP) $(BINDINGS) ## the slow tests too
 	$(PYTEST)
+
+runtime-check: $(STAMP) ## the runtime in C under sanitizers, valgrind and fuzzers (FUZZ_SECONDS=60 each)
+	devices/runtime/check.sh
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

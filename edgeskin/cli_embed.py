@@ -1,4 +1,4 @@
-"""The command `edgeskin embed`."""
+"""The commands `edgeskin embed` and `edgeskin fallback`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,26 @@ from edgeskin.cli_options import BundlePath, Json
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Enter the command beside those of the program itself."""
+    """Enter the commands beside those of the program itself."""
+    app.command("fallback")(fallback)
     app.command("embed")(embed)
+
+
+def fallback(
+    bundle: BundlePath,
+    target: Annotated[str, typer.Option(help="The second engine: openvino or onnxruntime.")],
+    json: Json = False,
+) -> None:
+    """Name a second engine for devices without the first, once it has answered the bundle's golden cases here."""
+    from edgeskin.fallback import add
+
+    out.configure(json_output=json)
+    manifest, outcomes = add(bundle, target)
+    worst = max(outcome.max_abs_error for outcome in outcomes)
+    order = [manifest.target, *(f"{other.target} ({other.graphs})" for other in manifest.fallback)]
+    out.result({"bundle": str(bundle), "order": order, "golden_cases": len(outcomes), "max_abs_error": worst})
+    out.line(f"{bundle}: {target} answered {len(outcomes)} golden cases, logits within {worst:.2g}")
+    out.line(f"order: {', then '.join(order)}; a fall-back is told wherever it happens")
 
 
 def embed(

@@ -15,7 +15,8 @@ READS = {"openvino": (".xml", ".onnx"), "onnxruntime": (".onnx",)}
 def add(path: Path, target: str) -> tuple[Manifest, list[GoldenOutcome]]:
     """Name `target` last in the bundle's order of fall-backs, once it has answered every golden case here.
 
-    The core graphs are given to it where it reads their format, else the FP32 reference.
+    The core graphs are given to it where it reads their format, else the FP32 reference. So is the target itself, for
+    processors on which it cannot load INT8.
 
     Raises:
         EdgeskinError: no such engine or not installed, it reads none of the bundle's graphs, it is named already, or a
@@ -25,7 +26,7 @@ def add(path: Path, target: str) -> tuple[Manifest, list[GoldenOutcome]]:
     refuse_kit(bundle)
     if target not in READS:
         raise unknown("fall-back", target, tuple(READS))
-    if target in (bundle.manifest.target, *(other.target for other in bundle.manifest.fallback)):
+    if target in (other.target for other in bundle.manifest.fallback):
         raise EdgeskinError("the bundle runs by this engine already", got=target, fix="name another engine")
     if reason := backends.get(target).unsupported():
         raise EdgeskinError(f"{target} cannot be tried here", got=reason, fix="install it, and add the fall-back then")
@@ -44,7 +45,10 @@ def add(path: Path, target: str) -> tuple[Manifest, list[GoldenOutcome]]:
 
 def _readable(bundle: Bundle, target: str) -> str:
     manifest = bundle.manifest
-    for name, graphs in (("core", manifest.graphs), ("reference", manifest.reference)):
+    choices = {"core": manifest.graphs, "reference": manifest.reference}
+    if target == manifest.target:
+        del choices["core"]
+    for name, graphs in choices.items():
         readable = all(Path(graph.file).suffix in READS[target] for graph in graphs.values())
         if readable and not (name == "reference" and bundle.lean):
             return name

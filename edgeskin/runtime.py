@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import backends, decide, out, preprocess, provenance, quality
+from edgeskin import backends, decide, preprocess, provenance, quality
 from edgeskin.errors import EdgeskinError
 from edgeskin.opening import Bundle, open_bundle
 from edgeskin.preprocess import Frame, Photo
@@ -99,6 +99,8 @@ def load(
         refuse_kit(bundle)
     reason = backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe) if target_check else None
     if reason and graphs == "core" and (instead := _fall_back(bundle)):
+        from edgeskin import out
+
         out.note(f"{bundle.root}: {bundle.manifest.target} does not run here ({reason}); fell back to {instead.target}")
         return Classifier(bundle, threads=threads, graphs=instead.graphs, cache=cache, fallback=instead)
     if reason:

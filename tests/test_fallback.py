@@ -75,11 +75,21 @@ def test_an_engine_that_answers_otherwise_is_refused(bundle: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("onnxruntime", "runs by this engine already"), ("openvin", "unknown fall-back"), ("tensorrt", "unknown")],
+    [("openvin", "unknown fall-back"), ("tensorrt", "unknown")],
 )
 def test_what_cannot_be_a_fall_back(bundle: Path, target: str, message: str) -> None:
     with pytest.raises(EdgeskinError, match=message):
         fallback.add(bundle, target)
+
+
+def test_the_target_itself_in_fp32(bundle: Path) -> None:
+    with pytest.raises(EdgeskinError, match="does not answer this bundle's golden cases"):
+        fallback.add(bundle, "onnxruntime")  # so tiny a network is far from FP32 in INT8
+    golden = open_bundle(bundle).manifest.golden
+    reseal(bundle, {"golden": tuple(case.model_copy(update={"tolerance": 1.0}) for case in golden)})
+    manifest, outcomes = fallback.add(bundle, "onnxruntime")
+    assert manifest.fallback == (Fallback(target="onnxruntime", graphs="reference"),)
+    assert all(outcome.passed for outcome in outcomes)
 
 
 def test_neither_twice_nor_in_a_packed_bundle(bundle: Path, tmp_path: Path) -> None:

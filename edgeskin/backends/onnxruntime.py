@@ -165,9 +165,6 @@ def _session(path: Path, threads: int, profile: str = "") -> Any:
     options.log_severity_level = 3
     # Threads spin within a run only: between two examinations they would eat a small board's other cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Without VNNI, sums of INT8 products overflow on x86-64 and logits are off by whole units; this takes the slower
-    # kernels there, and changes nothing elsewhere.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -65,7 +65,10 @@ def runtime_build() -> Path:
     with locked(folder.parent / f".{folder.name}.lock"):
         fresh = not (folder / "CMakeCache.txt").is_file()
         generator = ["-G", "Ninja"] if fresh and shutil.which("ninja") else []
-        done = run("cmake", "-S", SOURCE, "-B", folder, *generator, f"-DOpenVINO_DIR={package / 'cmake'}")
+        onnxruntime = ROOT / "build" / "onnxruntime" / "include"  # of devices/runtime/cmake/onnxruntime-headers.sh
+        engines = [f"-DOpenVINO_DIR={package / 'cmake'}"]
+        engines += [f"-DONNXRUNTIME_INCLUDE_DIR={onnxruntime}"] if onnxruntime.is_dir() else []
+        done = run("cmake", "-S", SOURCE, "-B", folder, *generator, *engines)
         if done.returncode and "fix: apt-get install" in done.stderr:
             pytest.skip(next(line for line in done.stderr.splitlines() if "fix: apt-get install" in line).strip())
         assert done.returncode == 0, done.stdout + done.stderr

@@ -100,6 +100,7 @@ Model::Model(const std::string &path, const Options &options) : options_(options
             break;
         }
         sessions_ = {};
+        why = why.substr(0, why.find("; fix: "));  // the cure of the whole is told below
         said += (said.empty() ? "" : "; ") + choice.target + (choice.reference ? " (FP32 reference): " : ": ") + why;
         options_.say(ES_LOG_WARNING, choice.target + " is not used: " + why);
     }

@@ -146,9 +146,6 @@ class OnnxRuntimeSession : public Session {
         check(api_, api_.SetSessionLogSeverityLevel(made, ORT_LOGGING_LEVEL_FATAL), refused);
         // Threads spin within a run only: between two examinations they would eat a small board's other cores.
         check(api_, api_.AddSessionConfigEntry(made, "session.force_spinning_stop", "1"), refused);
-        // Without VNNI, sums of INT8 products overflow on x86-64 and logits are off by whole units; this takes the
-        // slower kernels there, and changes nothing elsewhere.
-        check(api_, api_.AddSessionConfigEntry(made, "session.x64quantprecision", "1"), refused);
         // It rounds weights that the file keeps in floating point where the neighbours are INT8.
         const char *unwanted = "optimization.disable_specified_optimizers";
         check(api_, api_.AddSessionConfigEntry(made, unwanted, "WeightBiasQuantization"), refused);
