@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,11 @@ settings.register_profile("edgeskin", deadline=None)
 settings.load_profile("edgeskin")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
+
+# TensorRT for RTX out of `make .venv/.bindings`, where it is not installed itself. For all tests from the start, since
+# what a kit says of it must not hang on which tests a process ran before.
+if find_spec("tensorrt_rtx") is None and (_beside := Path(sys.prefix) / "tensorrt-rtx").is_dir():
+    sys.path.append(str(_beside))
 
 
 @pytest.fixture(autouse=True, scope="session")

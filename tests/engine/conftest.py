@@ -1,9 +1,7 @@
 """TensorRT for RTX, which builds on the CPU, and tiny strongly typed graphs to build."""
 
-import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -23,10 +21,7 @@ Edit = Callable[[ModelProto], None]
 
 @pytest.fixture(scope="session")
 def rtx() -> ModuleType:
-    """The module of TensorRT for RTX, out of `make .venv/.bindings` where it is not installed itself."""
-    beside = Path(sys.prefix) / "tensorrt-rtx"
-    if find_spec(sibling.PACKAGE) is None and beside.is_dir():
-        sys.path.append(str(beside))
+    """The module of TensorRT for RTX; tests/conftest.py says where from."""
     if reason := sibling.unsupported():
         pytest.skip(f"{reason}, or make .venv/.bindings")
     try:
