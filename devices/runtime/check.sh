@@ -68,9 +68,10 @@ valgrind_() {
     need valgrind valgrind
     configure plain -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGESKIN_TESTS=ON &&
         cmake --build "$build/plain" --parallel 2 --target edgeskin_tests >/dev/null || return 1
-    local memcheck=(valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite)
+    local memcheck=(valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
+        --show-leak-kinds=definite --suppressions="$here/tests/valgrind.supp")
     # Kernels that an engine generates read what they never use: with it, leaks and wild accesses alone are looked for.
-    EDGESKIN_TEST_OPENVINO_LIBRARIES=$libraries "${memcheck[@]}" --undef-value-errors=no "$build/plain/tests/edgeskin_tests" \
+    EDGESKIN_TEST_FP32=1 EDGESKIN_TEST_OPENVINO_LIBRARIES=$libraries "${memcheck[@]}" --undef-value-errors=no "$build/plain/tests/edgeskin_tests" \
         --gtest_brief=1 --gtest_filter="Opened.ItsLife*:Opened.Prob*:Opened.AFailed*:Opened.AGraph*:Opened.Tamper*" &&
         "${memcheck[@]}" "$build/plain/tests/edgeskin_tests" --gtest_brief=1 --gtest_filter="-Opened.*:*Flip*"
 }

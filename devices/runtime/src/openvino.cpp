@@ -39,8 +39,9 @@ struct Api {
 
 // First line of what the engine said about its last failure on this thread.
 std::string reason(const Api &api, ov_status_e status) {
-    const char *told = api.ov_get_last_err_msg();
+    const char *told = api.ov_get_last_err_msg();  // ours to free
     std::string text = told && *told ? told : api.ov_get_error_info(status);
+    api.ov_free(told);
     std::string line;
     std::size_t at = 0;
     while (at < text.size()) {  // the first line is often the place in the engine's source
