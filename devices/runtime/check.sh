@@ -46,6 +46,15 @@ configure() {
     fi
 }
 
+compile() { # NAME TARGET...: what a compiler says is shown where it fails
+    local folder=$build/$1 told
+    shift
+    if ! told=$(cmake --build "$folder" --parallel 2 "${@/#/--target=}" 2>&1); then
+        tail -n 40 <<<"$told" >&2
+        return 1
+    fi
+}
+
 tests() { # FOLDER FILTER: the engine's own threads and kernels are not built with the sanitizer
     EDGESKIN_TEST_OPENVINO_LIBRARIES=$libraries TBB_ENABLE_SANITIZERS=1 "$build/$1/tests/edgeskin_tests" \
         --gtest_brief=1 --gtest_filter="$2"
@@ -53,21 +62,21 @@ tests() { # FOLDER FILTER: the engine's own threads and kernels are not built wi
 
 address() {
     configure address -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DEDGESKIN_TESTS=ON \
-        -DEDGESKIN_SANITIZE=address,undefined && cmake --build "$build/address" --parallel 2 --target edgeskin_tests >/dev/null &&
+        -DEDGESKIN_SANITIZE=address,undefined && compile address edgeskin_tests &&
         ASAN_OPTIONS=detect_leaks=1 tests address "-Opened.*" &&
         ASAN_OPTIONS=detect_leaks=0 tests address "Opened.*" # the engine's threads outlive the leak check: see valgrind
 }
 
 thread() {
     configure thread -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DEDGESKIN_TESTS=ON \
-        -DEDGESKIN_SANITIZE=thread && cmake --build "$build/thread" --parallel 2 --target edgeskin_tests >/dev/null &&
+        -DEDGESKIN_SANITIZE=thread && compile thread edgeskin_tests &&
         TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" tests thread "Api.*:Opened.*:Trust*:Prepare*"
 }
 
 valgrind_() {
     need valgrind valgrind
     configure plain -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGESKIN_TESTS=ON &&
-        cmake --build "$build/plain" --parallel 2 --target edgeskin_tests >/dev/null || return 1
+        compile plain edgeskin_tests || return 1
     local memcheck=(valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
         --show-leak-kinds=definite --suppressions="$here/tests/valgrind.supp")
     # Kernels that an engine generates read what they never use: with it, leaks and wild accesses alone are looked for.
@@ -80,7 +89,7 @@ fuzz() {
     local compiler
     compiler=$(command -v clang++ || command -v clang++-14) || need clang++ "clang libclang-rt-14-dev"
     configure fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_C_COMPILER="${compiler/++/}" \
-        -DEDGESKIN_FUZZ=ON && cmake --build "$build/fuzz" --parallel 2 >/dev/null || return 1
+        -DEDGESKIN_FUZZ=ON && compile fuzz fuzz_manifest fuzz_bundle fuzz_image || return 1
     local running=() name corpus dictionary state=0
     for name in fuzz_manifest fuzz_bundle fuzz_image; do
         corpus=$build/fuzz/corpus-$name

@@ -78,7 +78,6 @@ class OpenVinoSession : public Session {
     OpenVinoSession(const Api &api, const std::map<std::string, Bytes> &files, const std::string &file,
                     const Shape &shape, const Ask &ask)
         : api_(api),
-          shape_(shape),
           weights_(api.ov_tensor_free),
           model_(api.ov_model_free),
           compiled_(api.ov_compiled_model_free),
@@ -201,7 +200,6 @@ class OpenVinoSession : public Session {
     }
 
     const Api &api_;
-    Shape shape_;
     Owner<ov_tensor_t, decltype(Api::ov_tensor_free)> weights_;
     Owner<ov_model_t, decltype(Api::ov_model_free)> model_;
     Owner<ov_compiled_model_t, decltype(Api::ov_compiled_model_free)> compiled_;
