@@ -32,7 +32,10 @@ def flipped(bundle: Bundle, verified: VerifyResult | None) -> dict[str, Thumbnai
         return {}
     try:
         pairs = registry.load_pairs(source.name, Path(source.root), source.schema_name, source.border_px).pairs
-        models: dict[Graphs, Classifier] = {"core": load(bundle), "reference": load(bundle, graphs="reference")}
+        models: dict[Graphs, Classifier] = {
+            "core": load(bundle, fallback=False),
+            "reference": load(bundle, graphs="reference"),
+        }
     except EdgeskinError as error:
         out.note(f"no pictures of flipped lesions: {error.line()}")
         return {}

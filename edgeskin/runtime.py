@@ -80,6 +80,7 @@ def load(
     graphs: Graphs = "core",
     cache: Path | None = None,
     emulated: bool = False,
+    fallback: bool = True,
 ) -> "Classifier":
     """Open a bundle (folder or .zip), after its hashes have been verified.
 
@@ -89,6 +90,8 @@ def load(
         graphs: "core" is what the bundle is for; "reference" the same network in FP32.
         cache: folder where the engine may keep compiled models.
         emulated: open a build kit too, on the CPU, to learn what it will decide; never to decide by it.
+        fallback: where the target does not run here, take the manifest's next engine and say so. Figures of the bundle
+            must come from its own: what measures passes False.
 
     Raises:
         EdgeskinError: the bundle does not verify, its engine is not installed, or it has no reference; a build kit; an
@@ -98,7 +101,7 @@ def load(
     if not emulated:
         refuse_kit(bundle)
     reason = backends.get(bundle.manifest.target).unsupported(recipe=bundle.manifest.recipe) if target_check else None
-    if reason and graphs == "core" and (instead := _fall_back(bundle)):
+    if reason and fallback and graphs == "core" and (instead := _fall_back(bundle)):
         from edgeskin import out
 
         out.note(f"{bundle.root}: {bundle.manifest.target} does not run here ({reason}); fell back to {instead.target}")

@@ -94,7 +94,7 @@ def verify(
     if not pairs:
         raise EdgeskinError("empty role", got=f"no lesion for {role!r}", fix="pass another --role or --data")
     manifest = bundle.manifest
-    models: dict[Graphs, Classifier] = {"core": load(bundle, threads=threads, emulated=True)}
+    models: dict[Graphs, Classifier] = {"core": load(bundle, threads=threads, emulated=True, fallback=False)}
     if not bundle.lean:
         models["reference"] = load(bundle, threads=threads, graphs="reference", emulated=True)
     golden = golden_results(models["core"])
@@ -168,7 +168,7 @@ def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
     """Golden cases alone: what a device can verify that has no lesions with known diagnoses."""
     start = time.monotonic()
     manifest = bundle.manifest
-    model = load(bundle, threads=threads, emulated=True)
+    model = load(bundle, threads=threads, emulated=True, fallback=False)
     golden = golden_results(model)
     compiled, why = _audit(model)
     remarks = ["golden cases only: no lesion was scored", *why, *([_EMULATED] if manifest.stage == "kit" else [])]

@@ -11,6 +11,7 @@ from edgeskin.bundle import pack, reseal
 from edgeskin.errors import EdgeskinError
 from edgeskin.opening import open_bundle
 from edgeskin.spec.manifest import Fallback
+from edgeskin.verify import verify_golden
 
 TINY = Path(__file__).parent / "golden" / "tiny-onnxruntime"
 
@@ -49,6 +50,10 @@ def test_it_is_used_and_told_where_the_target_is_missing(bundle: Path, capsys: p
     assert all(outcome.passed for outcome in classifier.self_test())
     with pytest.raises(EdgeskinError, match="does not run here"):
         runtime.load(bundle, graphs="reference")
+    with pytest.raises(
+        EdgeskinError, match="does not run here"
+    ):  # figures under the target's name must be the target's
+        verify_golden(open_bundle(bundle))
 
 
 def test_the_target_is_used_where_it_runs(bundle: Path) -> None:

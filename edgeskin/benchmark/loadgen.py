@@ -86,7 +86,7 @@ def cross_check(
     scene = Camera(2 * spec.height, 2 * spec.width)
     if route == "decision":
         scene = Camera(suite.frame_height, suite.frame_width)
-    core = runtime.load(bundle, threads=threads)
+    core = runtime.load(bundle, threads=threads, fallback=False)
     setting = Setting({"core": core}, {route: scene}, suite, threads, Watch())
     asking = setting.ask(mode, route, hold=SAMPLES)
     for number in range(SAMPLES):

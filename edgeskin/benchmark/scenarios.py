@@ -54,7 +54,7 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
     bundle = open_bundle(bundle_path)
     check_verify(verify, bundle.sha256)
     threads = threads or suite.threads or usable_cores()
-    classifiers: dict[Graphs, runtime.Classifier] = {"core": runtime.load(bundle, threads=threads)}
+    classifiers: dict[Graphs, runtime.Classifier] = {"core": runtime.load(bundle, threads=threads, fallback=False)}
     if not bundle.lean:
         classifiers["reference"] = runtime.load(bundle, threads=threads, graphs="reference")
     watch, meter = Watch(), energy.find()
@@ -170,7 +170,7 @@ def _lanes(bundle: Bundle, setting: lanes.Setting) -> tuple[list[Lane], bool]:
     records = []
     for one in found:
         count = one.threads or setting.threads
-        plain[count] = plain.get(count) or runtime.load(bundle, threads=count)
+        plain[count] = plain.get(count) or runtime.load(bundle, threads=count, fallback=False)
         same = lanes.same_outputs(one, plain[count], setting.scenes[one.route])
         records.append(lanes.summarise(one, same, suite))
     return records, partial
