@@ -182,6 +182,12 @@ def soak(bundle: Path, build: Path, libraries: Path, count: int, threads: int) -
     return {**found, "growth_kb": found["end_kb"] - found["warm_kb"], "p99_over_p50": found["p99_us"] / found["p50_us"]}
 
 
+def soaks(given: argparse.Namespace, libraries: Path) -> list[dict[str, Any]]:
+    """The bundle's soak in one thread; the tiny one's in one and in eight."""
+    found = [soak(given.bundle, given.build, libraries, given.soak, 1)]
+    return found + [soak(given.tiny, given.build, libraries, given.soak, n) for n in (1, 8) if given.tiny]
+
+
 def size(library: Path) -> dict[str, int]:
     """Bytes of the library as it is installed, stripped."""
     with tempfile.TemporaryDirectory() as folder:
@@ -199,6 +205,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--soak", type=int, default=100_000)
     parser.add_argument("--tiny", type=Path, help="a second, small bundle for the soak with 8 threads")
+    parser.add_argument("--soak-alone", action="store_true", help="measure the soak anew, keep the rest of --out")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "runtime")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "embedded-runtime.json")
     given = parser.parse_args()
@@ -206,12 +213,17 @@ def main() -> None:
     assert found is not None
     assert found.submodule_search_locations is not None
     libraries = Path(found.submodule_search_locations[0]) / "libs"
+    if given.soak_alone:
+        result = json.loads(given.out.read_text(encoding="utf-8"))
+        result["soak"] = soaks(given, libraries)
+        write_atomic(given.out, pretty_json(result))
+        return
     module = example()
     large = runtime.load(given.bundle)
     small = module.EdgeSkin(given.bundle, given.build / "libedgeskin.so", backend_path=libraries)
     every = load(given.root, catalog.schema(DEFAULT_SCHEMA)).pairs
     chosen = [every[place] for place in evenly(len(every), given.pairs)]
-    result: dict[str, Any] = {
+    result = {
         "format": FORMAT,
         "command": " ".join(["python", "benchmarks/embedded_runtime.py", *sys.argv[1:]]),
         "machine": provenance.machine(),
@@ -227,10 +239,7 @@ def main() -> None:
     with mock.patch.object(preprocess, "_opencv", return_value=None):
         result["parity"]["frames_without_opencv"] = parity(small, large, chosen)
     small.close()
-    if given.soak:
-        result["soak"] = [soak(given.bundle, given.build, libraries, given.soak, 1)]
-        if given.tiny:
-            result["soak"] += [soak(given.tiny, given.build, libraries, given.soak, n) for n in (1, 8)]
+    result["soak"] = soaks(given, libraries)
     write_atomic(given.out, pretty_json(result))
     print(pretty_json(result))
 

@@ -252,6 +252,13 @@ def quality_gate(folder: Path) -> str:
     return f"{text}{found['swapped']}.\n"
 
 
+def embedded(folder: Path) -> str:
+    """The runtime in C beside Python."""
+    from embedded_table import table
+
+    return str(table(folder))
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
     "milk10k-latency": milk10k_latency,
@@ -260,6 +267,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "int8": int8,
     "tensorrt-kits": tensorrt,
     "quality-gate": quality_gate,
+    "embedded-runtime": embedded,
 }
 
 
