@@ -26,7 +26,7 @@ def add(path: Path, target: str) -> tuple[Manifest, list[GoldenOutcome]]:
     refuse_kit(bundle)
     if target not in READS:
         raise unknown("fall-back", target, tuple(READS))
-    if target in (other.target for other in bundle.manifest.fallback):
+    if any(other.target == target for other in bundle.manifest.fallback):
         raise EdgeskinError("the bundle runs by this engine already", got=target, fix="name another engine")
     if reason := backends.get(target).unsupported():
         raise EdgeskinError(f"{target} cannot be tried here", got=reason, fix="install it, and add the fall-back then")
