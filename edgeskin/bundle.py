@@ -172,20 +172,22 @@ def add_tuning(path: Path, tuning: Tuning) -> Manifest:
     Raises:
         EdgeskinError: see `reseal`.
     """
-    manifest = open_bundle(path).manifest
-    kept = [old for old in manifest.tuning if (old.processor, old.cores) != (tuning.processor, tuning.cores)]
-    return reseal(path, {"tuning": (*kept, tuning)})
+    opened = open_bundle(path)
+    kept = [old for old in opened.manifest.tuning if (old.processor, old.cores) != (tuning.processor, tuning.cores)]
+    return reseal(path, {"tuning": (*kept, tuning)}, opened)
 
 
-def reseal(path: Path, update: Mapping[str, object]) -> Manifest:
+def reseal(path: Path, update: Mapping[str, object], opened: Bundle | None = None) -> Manifest:
     """Seal a bundle anew with other values of some fields of its manifest; its files stay.
+
+    `opened`: the bundle at `path` where it has been opened already, so that it is not hashed once more.
 
     A signature, which is over the old manifest, goes; a note says so.
 
     Raises:
         EdgeskinError: the bundle does not verify, is a .zip, or the disk refuses.
     """
-    bundle = open_bundle(path)
+    bundle = opened or open_bundle(path)
     if not path.is_dir():
         raise EdgeskinError("a packed bundle cannot be changed", got=str(path), fix="unpack it, and pack it afterwards")
     manifest = bundle.manifest.model_copy(update=dict(update))

@@ -40,7 +40,7 @@ def add(path: Path, target: str) -> tuple[Manifest, list[GoldenOutcome]]:
             possible=f"{worst.tolerance:g} and equal decisions",
             fix=f"export a bundle of its own: edgeskin export CHECKPOINT --target {target}",
         )
-    return reseal(path, {"fallback": (*bundle.manifest.fallback, other)}), outcomes
+    return reseal(path, {"fallback": (*bundle.manifest.fallback, other)}, bundle), outcomes
 
 
 def _readable(bundle: Bundle, target: str) -> str:

@@ -1,14 +1,13 @@
 // Opening a bundle and classifying with it.
 #include "model.h"
 
-#include <sched.h>
-
 #include <cmath>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
 
 #include "decide.h"
 #include "fault.h"
+#include "machine.h"
 #include "tensorrt.h"
 
 namespace es {
@@ -20,28 +19,6 @@ namespace {
 std::int32_t microseconds(Clock::duration spent) {
     const auto count = std::chrono::duration_cast<std::chrono::microseconds>(spent).count();
     return static_cast<std::int32_t>(count < INT32_MAX ? count : INT32_MAX);
-}
-
-int usable_cores() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-// The processor's own name, or that of the board: edgeskin/provenance.py `processor`.
-std::string processor() {
-    std::ifstream file("/proc/cpuinfo");
-    std::string line, model, board, hardware;
-    const auto take = [&line](const char *key, std::string &into) {
-        const std::size_t colon = line.find(':');
-        if (colon == std::string::npos || !into.empty()) return;
-        const std::string name = line.substr(0, line.find_last_not_of(" \t", colon ? colon - 1 : 0) + 1);
-        const std::size_t start = line.find_first_not_of(" \t", colon + 1);
-        if (name == key && start != std::string::npos)
-            into = line.substr(start, line.find_last_not_of(" \t") + 1 - start);
-    };
-    while (std::getline(file, line)) take("model name", model), take("Model", board), take("Hardware", hardware);
-    return !model.empty() ? model : !board.empty() ? board : hardware;
 }
 
 // What must stay in memory for the engines and the self-test.

@@ -3,7 +3,6 @@
 #include "trust.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sodium.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 
 #include "fault.h"
 #include "folder.h"
+#include "machine.h"
 #include "text.h"
 
 namespace es {
@@ -148,13 +148,6 @@ void run(const Folder &folder, Check &check) {
     }
 }
 
-unsigned usable_cores() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
-}
-
 // All of them, on several threads where it is worth it. The fault thrown is that of the first name in order, whichever
 // thread met it first.
 void run_all(const Folder &folder, std::vector<Check> &checks) {
@@ -180,7 +173,7 @@ void run_all(const Folder &folder, std::vector<Check> &checks) {
         }
     };
     std::vector<std::thread> helpers;
-    const unsigned wanted = total < kWorthThreads ? 1 : std::min(kThreads, usable_cores());
+    const unsigned wanted = total < kWorthThreads ? 1 : std::min(kThreads, static_cast<unsigned>(usable_cores()));
     helpers.reserve(wanted);
     try {
         while (helpers.size() + 1 < wanted) helpers.emplace_back(work);
