@@ -1,4 +1,4 @@
-"""Name or path -> schema, recipe, device, suite. The only module that knows where data files live."""
+"""Name or path -> schema, recipe, device, suite, training recipe. The only module that knows where data files live."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +9,7 @@ from edgeskin.spec.device import Device
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.suite import Suite
+from edgeskin.spec.training_recipe import TrainingRecipe
 
 _PACKAGE = Path(__file__).resolve().parent
 S = TypeVar("S", bound=Spec)
@@ -87,3 +88,13 @@ def suite_names() -> list[str]:
 def suite(name: str) -> Suite:
     """A benchmark suite by name or path."""
     return Suite.from_toml(_find("suite", name, data_dir("benchmarks") / "suites", "*.toml"))
+
+
+def training_recipe_names() -> list[str]:
+    """Names of the installed training recipes."""
+    return _names(data_dir("benchmarks") / "recipes", "*.toml")
+
+
+def training_recipe(name: str) -> TrainingRecipe:
+    """A training recipe by name or path."""
+    return TrainingRecipe.from_toml(_find("training recipe", name, data_dir("benchmarks") / "recipes", "*.toml"))

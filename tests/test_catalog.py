@@ -16,6 +16,7 @@ def test_every_shipped_file_is_valid_and_bears_its_own_name():
         (catalog.schema_names(), catalog.schema),
         (catalog.recipe_names(), catalog.recipe),
         (catalog.suite_names(), catalog.suite),
+        (catalog.training_recipe_names(), catalog.training_recipe),
         (catalog.device_names(), catalog.device),
     ):
         assert names
@@ -74,3 +75,22 @@ def test_an_installation_without_data_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_PACKAGE", tmp_path / "edgeskin")
     with pytest.raises(EdgeskinError, match=r"installation is incomplete.*reinstall"):
         catalog.data_dir("export")
+
+
+def test_a_training_recipe_names_no_place_and_near_matches(tmp_path):
+    text = (ROOT / "benchmarks" / "recipes" / "phantom.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    for line, words in (
+        ('[data]\nroot = "here"', r"data.root.*fix: remove it"),
+        ('[data]\nshema_name = "spc"', "did you mean 'schema_name'"),
+    ):
+        path.write_text(text.replace("[data]", line))
+        with pytest.raises(EdgeskinError, match=words):
+            catalog.training_recipe(str(path))
+    path.write_text(text.replace("epochs", "epoch"))
+    with pytest.raises(EdgeskinError, match=r"train\.epoch.*did you mean 'epochs'"):
+        catalog.training_recipe(str(path))
+    with pytest.raises(EdgeskinError, match=r"unknown training recipe.*did you mean 'phantom'"):
+        catalog.training_recipe("phantm")
+    path.write_text(text)
+    assert catalog.training_recipe(str(path)).data.at("somewhere").roles.control == 0.15

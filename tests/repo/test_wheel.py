@@ -16,6 +16,7 @@ import json, edgeskin
 from edgeskin import catalog
 print(json.dumps({"file": edgeskin.__file__, "devices": catalog.device_names(), "recipes": catalog.recipe_names(),
                   "suites": catalog.suite_names(), "schemas": catalog.schema_names(),
+                  "trainings": catalog.training_recipe_names(),
                   "read": [catalog.device(n).name for n in catalog.device_names()]}))
 """
 
@@ -55,6 +56,7 @@ def test_recipes_devices_suites_and_schemas_are_in_it(wheel):
     inside = set(names(wheel))
     wanted = {
         "edgeskin/_data/export": ROOT / "export",
+        "edgeskin/_data/benchmarks/recipes": ROOT / "benchmarks" / "recipes",
         "edgeskin/_data/benchmarks/suites": ROOT / "benchmarks" / "suites",
         "edgeskin/spec/schemas": ROOT / "edgeskin" / "spec" / "schemas",
     }
