@@ -14,6 +14,7 @@ from edgeskin.errors import EdgeskinError, missing_extra
 from edgeskin.files import write_atomic
 from edgeskin.spec.device import Device
 from edgeskin.spec.manifest import MODES, Mode
+from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.train import Checkpoint
 
@@ -37,15 +38,24 @@ def build(run: Path, record: Checkpoint, folder: Path, opset: int) -> dict[Mode,
     Raises:
         EdgeskinError: the exporter's graph does not give what torch gives.
     """
-    if reason := unsupported():
-        raise EdgeskinError("cannot export", got=reason, fix="pip install 'edgeskin[export]'")
+    _refuse_unsupported()
+    from edgeskin.model.checkpoint import load_network
+
+    return build_network(load_network(run, record), record.preprocess, folder, opset)
+
+
+def build_network(network: Any, preprocess: Preprocess, folder: Path, opset: int) -> dict[Mode, Path]:
+    """The same of a pair network in memory, in evaluation mode, that takes frames prepared in that way.
+
+    Raises:
+        EdgeskinError: the exporter's graph does not give what torch gives.
+    """
+    _refuse_unsupported()
     import torch
 
-    from edgeskin.model.checkpoint import load_network
     from edgeskin.model.network import FixedInput
 
-    network = load_network(run, record)
-    shape = (record.preprocess.height, record.preprocess.width, 3)
+    shape = (preprocess.height, preprocess.width, 3)
     files: dict[Mode, Path] = {}
     for mode in MODES:
         images = 2 if mode == "pair" else 1
@@ -59,6 +69,11 @@ def build(run: Path, record: Checkpoint, folder: Path, opset: int) -> dict[Mode,
         _check(path, frames, expected, mode)
         files[mode] = path
     return files
+
+
+def _refuse_unsupported() -> None:
+    if reason := unsupported():
+        raise EdgeskinError("cannot export", got=reason, fix="pip install 'edgeskin[export]'")
 
 
 def _export(network: Any, frames: Any, opset: int) -> Any:
