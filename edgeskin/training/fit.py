@@ -42,11 +42,10 @@ def prepare_data(
     schema: Schema,
     preprocess: Preprocess,
     train: TrainSpec,
-    folder: Path,
+    cache: Path,
 ) -> Data:
-    """Decode both roles once into `folder` and make their loaders."""
+    """Decode both roles once into the folder `cache` and make their loaders."""
     stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
-    cache = folder / "frames"
     train_frames = stored_frames(pairs, stored, cache, "decoding train")
     control_frames = stored_frames(control, preprocess, cache, "decoding control")
     labels = label_array(pairs, schema)

@@ -170,7 +170,9 @@ def _tune(
     teacher = load_network(run, record).to(memory_format=torch.channels_last)
     train = _training(record, spec, teacher)
     student = fake_quantised(teacher, _calibration(record, roles, spec), spec.weight_bits)
-    sets = prepare_data(_drawn(roles["train"], spec), roles["control"], schema, record.preprocess, train, folder)
+    sets = prepare_data(
+        _drawn(roles["train"], spec), roles["control"], schema, record.preprocess, train, folder / "frames"
+    )
     counts = class_counts(sets.labels, schema)
     loss = BiasedLoss(schema, counts, train.clinical_weight, train.label_smoothing, train.logit_adjustment)
     steps = sets.batches * train.epochs

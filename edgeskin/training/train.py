@@ -21,9 +21,13 @@ RUN = "run.json"
 
 
 def train(
-    pairset: PairSet, roles: Roles, data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path
-) -> Checkpoint:
+    pairset: PairSet, roles: Roles, data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path,
+    *, frames: Path | None = None,
+) -> Checkpoint:  # fmt: skip
     """Train the shared network and write checkpoint.safetensors and checkpoint.json into `folder`.
+
+    Args:
+        frames: where the decoded frames lie, for trainings that share them; None: in `folder`, until the end.
 
     Raises:
         EdgeskinError: another run is in that folder, weights that do not fit, a loss that is not finite.
@@ -42,7 +46,7 @@ def train(
         return read_record(folder)
     with os_errors(folder):
         write_atomic(folder / RUN, pretty_json(request))
-        return _fit(pairset, roles, data, network, spec, weights, folder)
+        return _fit(pairset, roles, data, network, spec, weights, folder, frames)
 
 
 def same_run(folder: Path, request: dict[str, Any]) -> bool:
@@ -65,8 +69,9 @@ def same_run(folder: Path, request: dict[str, Any]) -> bool:
 
 
 def _fit(
-    pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path
-) -> Checkpoint:
+    pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path,
+    frames: Path | None,
+) -> Checkpoint:  # fmt: skip
     if train.allocator and train.accelerator != "gpu" and not keep_memory():
         out.note("this C library has no mallopt: training on the CPU may be slower")
     import torch
@@ -91,7 +96,7 @@ def _fit(
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
-    sets = prepare_data(roles["train"], roles["control"], schema, preprocess, train, folder)
+    sets = prepare_data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
     steps = sets.batches * train.epochs
     module = PairTrainer(
         network,
