@@ -89,6 +89,15 @@ def macro_f1(matrices: Floats) -> Floats:
     return _mean_of_defined(_divide(2 * np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(1) + matrices.sum(2)))
 
 
+def mean(weights: Floats, values: Floats) -> Floats:
+    """Mean of a value of each lesion.
+
+    >>> mean(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([0.0, 3.0])).tolist()
+    [1.5, 3.0]
+    """
+    return _divide(weights @ values, weights.sum(1))
+
+
 def auc(weights: Floats, positive: Bools, score: Floats) -> Floats:
     """Area under the ROC curve, ties count half (Mann-Whitney with weights).
 
