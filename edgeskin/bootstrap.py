@@ -121,6 +121,25 @@ def specificity(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
     return sensitivity(weights, ~positive, ~flagged)
 
 
+def precision(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
+    """Share of the flagged that are positive.
+
+    >>> precision(np.ones((1, 3)), np.array([True, False, True]), np.array([True, True, False])).tolist()
+    [0.5]
+    """
+    return sensitivity(weights, flagged, positive)
+
+
+def negative_log_likelihood(weights: Floats, probabilities: Floats, truth: Ints) -> Floats:
+    """Mean of -log p(true class), in nats; a probability counts as 1e-12 at least.
+
+    >>> negative_log_likelihood(np.array([[1.0, 1], [0, 2]]), np.array([[0.5, 0.5], [0, 1]]), np.array([0, 1])).round(4)
+    array([0.3466, 0.    ])
+    """
+    losses = -np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None))
+    return mean(weights, losses)
+
+
 def expected_calibration_error(weights: Floats, probabilities: Floats, truth: Ints, bins: int = 15) -> Floats:
     """ECE of the top class over equal-width bins of confidence (Guo et al. 2017).
 

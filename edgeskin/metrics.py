@@ -100,6 +100,15 @@ def sensitivity_specificity(positive: NDArray[np.bool_], flagged: NDArray[np.boo
     return sensitivity, specificity
 
 
+def precision(positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> float:
+    """Share of the flagged that are positive (positive predictive value); NaN where none is flagged.
+
+    >>> precision(np.array([True, True, False, False]), np.array([True, False, True, False]))
+    0.5
+    """
+    return float(positive[flagged].mean()) if flagged.any() else math.nan
+
+
 def threshold_at_sensitivity(positive: NDArray[np.bool_], score: Floats, sensitivity: float) -> float:
     """The middle of the thresholds t for which `score >= t` finds that share of the positives and no positive more.
 
