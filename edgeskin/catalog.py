@@ -1,14 +1,16 @@
-"""Name or path -> schema, recipe, device, suite, training recipe. The only module that knows where data files live."""
+"""Name or path -> schema, recipe, device, suite, sweep, training recipe. Alone knows where data files live."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from edgeskin.errors import EdgeskinError, unknown
-from edgeskin.spec.base import Spec
+from edgeskin.spec.base import Spec, read_toml
 from edgeskin.spec.device import Device
 from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.suite import Suite
+from edgeskin.spec.sweep import SweepSpec
 from edgeskin.spec.training_recipe import TrainingRecipe
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -23,14 +25,14 @@ def data_dir(folder: str) -> Path:
     raise EdgeskinError("the installation is incomplete", got=f"no data folder {folder!r}", fix="reinstall edgeskin")
 
 
-def _find(kind: str, name: str, folder: Path, pattern: str) -> Path:
-    """A path that was given as such, or the file of that name among the installed ones."""
+def _find(kind: str, name: str, folder: Path, pattern: str, names: Sequence[str] = ()) -> Path:
+    """A path that was given as such, or the file of that name among the installed ones, or of these `names`."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
         if not path.is_file():
             raise EdgeskinError(f"no such {kind} file", got=name, fix="check the path")
         return path
-    known = _names(folder, pattern)
+    known = names or _names(folder, pattern)
     if name not in known:
         raise unknown(kind, name, known, fix=f"or pass a path to a {kind} .toml")
     return folder / pattern.replace("*", name)
@@ -82,12 +84,29 @@ def runtime_dir() -> Path:
 
 def suite_names() -> list[str]:
     """Names of the installed benchmark suites."""
-    return _names(data_dir("benchmarks") / "suites", "*.toml")
+    return _suites(sweeps=False)
 
 
 def suite(name: str) -> Suite:
     """A benchmark suite by name or path."""
-    return Suite.from_toml(_find("suite", name, data_dir("benchmarks") / "suites", "*.toml"))
+    return Suite.from_toml(_find("suite", name, data_dir("benchmarks") / "suites", "*.toml", suite_names()))
+
+
+def sweep_names() -> list[str]:
+    """Names of the installed sweeps, which lie among the suites."""
+    return _suites(sweeps=True)
+
+
+def sweep(name: str) -> SweepSpec:
+    """A sweep by name or path."""
+    return SweepSpec.from_toml(_find("sweep", name, data_dir("benchmarks") / "suites", "*.toml", sweep_names()))
+
+
+def _suites(*, sweeps: bool) -> list[str]:
+    """Suites of one kind: a sweep says of itself that it is one."""
+    folder = data_dir("benchmarks") / "suites"
+    names = _names(folder, "*.toml")
+    return [name for name in names if (read_toml(folder / f"{name}.toml").get("kind") == "sweep") == sweeps]
 
 
 def training_recipe_names() -> list[str]:

@@ -11,6 +11,7 @@ from edgeskin.cli_data import data_app
 from edgeskin.cli_embed import add_commands as add_embed_commands
 from edgeskin.cli_keys import add_commands as add_key_commands
 from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
+from edgeskin.cli_sweep import add_commands as add_sweep_commands
 from edgeskin.errors import EdgeskinError
 
 app = typer.Typer(
@@ -392,8 +393,8 @@ def _write(file: Path | None, value: dict[str, object]) -> None:
     out.result(value)
 
 
-add_embed_commands(app)
-add_key_commands(app)
+for add_commands in (add_embed_commands, add_key_commands, add_sweep_commands):
+    add_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -33,3 +33,14 @@ def for_child(**changes: str) -> dict[str, str]:
     '2'
     """
     return {**os.environ, **changes}
+
+
+def preset(**values: str) -> None:
+    """Set variables that a library reads, and the processes it starts, unless the user has set them.
+
+    >>> import os
+    >>> preset(EDGESKIN_PRESET="3"); preset(EDGESKIN_PRESET="4"); os.environ.pop("EDGESKIN_PRESET")
+    '3'
+    """
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

@@ -22,7 +22,7 @@ from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import TrainSpec
 from edgeskin.training import callbacks
 from edgeskin.training.callbacks import Resumable
-from edgeskin.training.frames import ControlPairs, EpochSampler, TrainingPairs, label_array, stored_frames
+from edgeskin.training.frames import ControlPairs, EpochSampler, TrainingPairs, finer, label_array, stored_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ def prepare_data(
     cache: Path,
 ) -> Data:
     """Decode both roles once into the folder `cache` and make their loaders."""
-    stored = preprocess.model_copy(update={"height": train.size * 8 // 7, "width": train.size * 8 // 7})
-    train_frames = stored_frames(pairs, stored, cache, "decoding train")
+    train_frames = stored_frames(pairs, finer(preprocess), cache, "decoding train")
     control_frames = stored_frames(control, preprocess, cache, "decoding control")
     labels = label_array(pairs, schema)
     loader: Any = DataLoader(

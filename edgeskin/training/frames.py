@@ -21,7 +21,10 @@ from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import TrainSpec
 
-_MARGIN = 8 / 7  # the stored frame is this much finer than the network's, so that a crop of it loses little
+
+def finer(preprocess: Preprocess) -> Preprocess:
+    """How frames for training are stored: 8/7 as fine as the network's, so that a crop of them loses little."""
+    return preprocess.model_copy(update={"height": preprocess.height * 8 // 7, "width": preprocess.width * 8 // 7})
 
 
 def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, description: str) -> NDArray[np.uint8]:

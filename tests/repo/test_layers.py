@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "edgeskin"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-TOP = {"cli", "cli_data", "cli_embed", "cli_keys", "cli_options", "show", "show_bench", "show_engine"}
+TOP = {"cli", "cli_data", "cli_embed", "cli_keys", "cli_options", "cli_sweep", "show", "show_bench", "show_engine"}
 CHAIN = {
     "building",
     "chain",
@@ -23,6 +23,7 @@ CHAIN = {
     "pictures",
     "proving",
     "sealing",
+    "sweeping",
 }
 STAGES = {"data", "engine", "training", "quantize", "verify", "benchmark", "report"}
 BACKENDS = {"backends"}
@@ -65,6 +66,7 @@ HEAVY = {
     "onnxscript",
     "openvino",
     "paramiko",
+    "ray",
     "safetensors",
     "scipy",
     "sklearn",
@@ -154,6 +156,7 @@ def test_imports_point_downwards(name):
         "cli_data": {"cli", "show_bench"},
         "cli_embed": {"cli", "show_bench"},
         "cli_keys": {"cli", "show_bench"},
+        "cli_sweep": {"cli", "show_bench"},
         "cli_options": TOP - {"cli_options"} | CHAIN | STAGES | BACKENDS | MODEL,
         "show": {"cli", "show_bench", "show_engine"},
         "show_bench": {"cli", "show_engine"},

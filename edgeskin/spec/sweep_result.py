@@ -1,0 +1,80 @@
+"""What a sweep found, as a versioned record (edgeskin-sweep/1)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeskin.spec.base import Spec
+from edgeskin.spec.result import Estimate
+from edgeskin.spec.roles import RoleRecord
+from edgeskin.spec.sweep import Metric, Reading, SweepSpec
+
+Verdict = Literal["holds", "does not hold", "undecided at this size"]
+
+
+class Figure(Spec):
+    """Mean over the seeds with its 95 % interval over lesions; beside it what each seed gave."""
+
+    estimate: Estimate
+    seeds: dict[int, float]  # seed -> the same figure of its run alone
+    spread: float | None  # standard deviation over the seeds (n - 1); null below two
+
+
+class ReadingResult(Spec):
+    """One way to ask the networks of a variant."""
+
+    macs: int  # multiply-accumulates of one examination
+    figures: dict[Metric, Figure]
+
+
+class VariantResult(Spec):
+    """One variant over its seeds. Without a finished run it has failures alone."""
+
+    name: str
+    title: str
+    group: str
+    note: str
+    parameters: int | None  # of the whole network
+    seeds: tuple[int, ...]  # that finished
+    failed: dict[int, str]  # seed -> why its run has no result
+    seconds: dict[int, float]  # seed -> of its training and evaluation, where they ran in one piece
+    readings: dict[Reading, ReadingResult]
+
+
+class Answer(Spec):
+    """One question: a - b in every metric, on the same draws of lesions, and whether the claim holds."""
+
+    question: str
+    a: str
+    b: str
+    a_reading: Reading
+    b_reading: Reading
+    metric: Metric
+    at_least: float
+    seeds: tuple[int, ...]  # that both sides finished
+    differences: dict[Metric, Figure]
+    parameters_ratio: float | None  # of a to b
+    macs_ratio: float | None
+    verdict: Verdict | None
+    reason: str = ""  # why there is no verdict, or what keeps it open
+
+
+class SweepResult(Spec):
+    """All of a sweep in one record."""
+
+    format: Literal["edgeskin-sweep/1"] = "edgeskin-sweep/1"
+    created: str
+    suite: SweepSpec
+    data: str
+    phantom: bool  # drawn images: the figures say nothing about lesions
+    roles: dict[str, RoleRecord]
+    lesions: int = Field(ge=0)  # of the test role with both images, on which every variant is judged
+    left_out: int = Field(ge=0)  # of the test role: one image is missing
+    classes: dict[str, int]  # of these lesions, class of the target's task -> how many
+    metrics: dict[Metric, str]  # -> title, in the order of the table
+    method: str  # how figures and intervals came about
+    variants: tuple[VariantResult, ...]
+    answers: tuple[Answer, ...]
+    machine: str
+    versions: dict[str, str]
+    git_revision: str

@@ -1,0 +1,144 @@
+"""The sweep itself: what is missing is run, what is there is kept, and everything is judged together."""
+
+import contextlib
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeskin import out, provenance
+from edgeskin.data.roles import Roles
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import os_errors, pretty_json, write_atomic
+from edgeskin.spec.sweep import SweepSpec
+from edgeskin.spec.sweep_result import SweepResult
+from edgeskin.sweeping.answers import Answers, read
+from edgeskin.sweeping.figures import METHOD, Judge, metric_titles
+from edgeskin.sweeping.plan import FRAMES, Job, is_finished, jobs
+from edgeskin.sweeping.runners import run_all
+
+RESULT = "sweep.json"
+
+
+def sweep(
+    suite: SweepSpec, root: str, folder: Path, *, at_once: int = 0, threads: int = 1, address: str = ""
+) -> SweepResult:
+    """Do the runs that are missing in `folder`, judge all, and write `folder`/sweep.json.
+
+    Args:
+        root: where the suite's data lies.
+        at_once: runs side by side; 0: as many as there are cores for.
+        threads: of each run.
+        address: of a Ray cluster, whose nodes see `root` and `folder` under the same names; "": this machine.
+
+    Raises:
+        EdgeskinError: faults of the data, another sweep's runs in the folder, no Ray where it is needed, or no run
+            that came to its end.
+    """
+    from edgeskin.sweeping.work import load
+
+    data = suite.base.data.at(root)
+    pairset, roles = load(data)
+    metric_titles(pairset.schema, suite)  # unknown classes and metrics are told before hours of training
+    plan = jobs(suite, data, roles, folder, threads)
+    missing = [job for job in plan if not is_finished(job)]
+    failed: dict[str, dict[int, str]] = defaultdict(dict)
+    with os_errors(folder):
+        if missing:
+            _prepare(missing, pairset, roles)
+            _run(missing, len(plan), at_once, address, failed)
+        if all(is_finished(job) for job in plan):
+            shutil.rmtree(folder / FRAMES, ignore_errors=True)  # what only a run needs
+        found = _finished(plan)
+        result = _judge(suite, pairset, roles, found, failed)
+        write_atomic(folder / RESULT, pretty_json(result.to_json()))
+    return result
+
+
+def _prepare(missing: Sequence[Job], pairset: Any, roles: Roles) -> None:
+    """Look at every image once, and decode the frames that all runs share."""
+    if not missing[0].frames.is_dir():
+        from edgeskin.data.check import check_images
+
+        check_images(pairset)
+    from edgeskin.training.shared import share_frames
+
+    shapes = {(job.network.backbone, job.train.size): job for job in missing}
+    for job in shapes.values():
+        # A backbone that does not exist fails its own runs, not the sweep.
+        with contextlib.suppress(EdgeskinError):
+            share_frames(job.network, job.train, job.data.border_px, roles, job.frames)
+
+
+def _run(missing: Sequence[Job], total: int, at_once: int, address: str, failed: dict[str, dict[int, str]]) -> None:
+    """Do these runs; each that ends is told, each that fails is noted."""
+    done, began = total - len(missing), time.monotonic()
+    if done:
+        out.note(f"{done} of {total} runs finished before")
+    with (
+        out.progress("sweep", len(missing)) as step,
+        contextlib.closing(run_all(missing, at_once, address)) as outcomes,
+    ):
+        for count, (job, reason) in enumerate(outcomes, start=1):
+            if not reason and not is_finished(job):
+                reason = f"its answers are not here: do all nodes see {job.folder.parent} under this name?"
+            if reason:
+                failed[job.variant][job.seed] = reason
+            left = (time.monotonic() - began) / count * (len(missing) - count)
+            end = f"failed: {reason}" if reason else "finished"
+            out.note(f"{done + count}/{total} {job.name} {end}; about {left / 60:.0f} min left")
+            step(1)
+
+
+def _finished(plan: Sequence[Job]) -> dict[str, dict[int, Answers]]:
+    found: dict[str, dict[int, Answers]] = defaultdict(dict)
+    for job in plan:
+        if is_finished(job):
+            found[job.variant][job.seed] = read(job.answers)
+    return found
+
+
+def _judge(
+    suite: SweepSpec,
+    pairset: Any,
+    roles: Roles,
+    found: Mapping[str, Mapping[int, Answers]],
+    failed: Mapping[str, Mapping[int, str]],
+) -> SweepResult:
+    runs = [one for of_variant in found.values() for one in of_variant.values()]
+    if not runs:
+        reasons = [f"{name}, seed {seed}: {why}" for name, of in failed.items() for seed, why in of.items()]
+        raise EdgeskinError(
+            "no run of the sweep came to its end",
+            got=reasons[0] if reasons else "no run",
+            fix="mend it and run the same command again",
+            details=reasons,
+        )
+    schema = pairset.schema
+    judge = Judge(suite, schema, runs[0])
+    task = schema.task(schema.target.task)
+    labels = runs[0].labels[:, [t.name for t in schema.tasks].index(task.name)]
+    with out.progress("judging", len(suite.variant)) as step:
+        variants = []
+        for variant in suite.variant:
+            variants.append(judge.variant(variant.name, found.get(variant.name, {}), failed.get(variant.name, {})))
+            step(1)
+    return SweepResult(
+        created=provenance.now(),
+        suite=suite,
+        data=pairset.name,
+        phantom=pairset.phantom,
+        roles=roles.records(),
+        lesions=len(labels),
+        left_out=runs[0].left_out,
+        classes={name: int((labels == number).sum()) for number, name in enumerate(task.class_names)},
+        metrics=judge.titles,
+        method=METHOD,
+        variants=tuple(variants),
+        answers=tuple(judge.answer(question, found) for question in suite.comparison),
+        machine="; ".join(sorted({run.machine for run in runs})),
+        versions=provenance.versions(),
+        git_revision=provenance.git_revision(),
+    )
