@@ -89,6 +89,15 @@ def macro_f1(matrices: Floats) -> Floats:
     return _mean_of_defined(_divide(2 * np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(1) + matrices.sum(2)))
 
 
+def mean(weights: Floats, values: Floats) -> Floats:
+    """Mean of a value of each lesion.
+
+    >>> mean(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([0.0, 3.0])).tolist()
+    [1.5, 3.0]
+    """
+    return _divide(weights @ values, weights.sum(1))
+
+
 def auc(weights: Floats, positive: Bools, score: Floats) -> Floats:
     """Area under the ROC curve, ties count half (Mann-Whitney with weights).
 
@@ -110,6 +119,25 @@ def sensitivity(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
 def specificity(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
     """Share of the negatives that are not flagged."""
     return sensitivity(weights, ~positive, ~flagged)
+
+
+def precision(weights: Floats, positive: Bools, flagged: Bools) -> Floats:
+    """Share of the flagged that are positive.
+
+    >>> precision(np.ones((1, 3)), np.array([True, False, True]), np.array([True, True, False])).tolist()
+    [0.5]
+    """
+    return sensitivity(weights, flagged, positive)
+
+
+def negative_log_likelihood(weights: Floats, probabilities: Floats, truth: Ints) -> Floats:
+    """Mean of -log p(true class), in nats; a probability counts as 1e-12 at least.
+
+    >>> negative_log_likelihood(np.array([[1.0, 1], [0, 2]]), np.array([[0.5, 0.5], [0, 1]]), np.array([0, 1])).round(4)
+    array([0.3466, 0.    ])
+    """
+    losses = -np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None))
+    return mean(weights, losses)
 
 
 def sensitivity_at_specificity(weights: Floats, positive: Bools, score: Floats, specificity: float) -> Floats:

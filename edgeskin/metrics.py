@@ -100,6 +100,15 @@ def sensitivity_specificity(positive: NDArray[np.bool_], flagged: NDArray[np.boo
     return sensitivity, specificity
 
 
+def precision(positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> float:
+    """Share of the flagged that are positive (positive predictive value); NaN where none is flagged.
+
+    >>> precision(np.array([True, True, False, False]), np.array([True, False, True, False]))
+    0.5
+    """
+    return float(positive[flagged].mean()) if flagged.any() else math.nan
+
+
 def sensitivity_at_specificity(positive: NDArray[np.bool_], score: Floats, specificity: float) -> float:
     """The highest sensitivity of a rule `score >= t` whose specificity is at least the one given.
 
@@ -161,7 +170,18 @@ def expected_calibration_error(probabilities: Floats, truth: Ints, bins: int = 1
     """
     counts, confidence, correct = reliability_bins(probabilities, truth, bins)
     filled = counts > 0
-    return float(np.sum(np.abs(correct - confidence)[filled] * counts[filled] / len(truth))) if len(truth) else 0.0
+    return float(np.sum(np.abs(correct - confidence)[filled] * counts[filled] / len(truth))) if len(truth) else math.nan
+
+
+def negative_log_likelihood(probabilities: Floats, truth: Ints) -> float:
+    """Mean of -log p(true class), in nats; a probability counts as 1e-12 at least.
+
+    >>> negative_log_likelihood(np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 1])).__round__(4)
+    0.4581
+    """
+    if not len(truth):
+        return math.nan
+    return float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)).mean())
 
 
 def sqnr_db(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:
