@@ -44,6 +44,24 @@ class CrossAttention(nn.Module):
         return (weights @ value).transpose(1, 2).reshape(n, t, dim)
 
 
+class Twin(nn.Module):
+    """A part of the encoder and a second one of the same kind: the clinical images go through the one, the dermoscopic
+    ones through the other. It makes the network with two encoders that the shared one is compared with."""
+
+    def __init__(self, clinical: nn.Module, dermoscopic: nn.Module, pairing: Pairing) -> None:
+        super().__init__()
+        self.clinical = clinical
+        self.dermoscopic = dermoscopic
+        self.pairing = pairing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any [N, ...] with the clinical images first -> what both parts make of it, in the same order."""
+        count = self.pairing.clinical
+        if count == 0:
+            return cast(Tensor, self.dermoscopic(x))
+        return torch.cat([self.clinical(x[:count]), self.dermoscopic(x[count:])])
+
+
 class Exchange(nn.Module):
     """A stage of the encoder, followed by the exchange between the two images of each lesion.
 
@@ -87,9 +105,32 @@ class Exchange(nn.Module):
         return features if self.channels_last else features.permute(0, 3, 1, 2)
 
     def _gather(self, asking: Tensor) -> Tensor:
+        """What each image of [clinical; dermoscopic] gathers from its partner; [N, H, W, C] like what is given."""
         n, height, width, channels = asking.shape
         tokens = self.down(asking.reshape(n, height * width, channels))
         # The partner's tokens are the same ones in the other order: projected once, swapped.
         half = n // 2
         gathered = self.attention(tokens, torch.cat([tokens[half:], tokens[:half]]))
         return cast(Tensor, (self.gate * self.up(gathered)).reshape(n, height, width, channels))
+
+    def ask(self, asking: Tensor, answering: Tensor) -> Tensor:
+        """One direction alone: what `asking` [n, H, W, C] gathers from `answering` of the same shape."""
+        n, height, width, channels = asking.shape
+        tokens = [self.down(x.reshape(n, height * width, channels)) for x in (asking, answering)]
+        return cast(Tensor, (self.gate * self.up(self.attention(*tokens))).reshape(n, height, width, channels))
+
+
+class SeparateExchange(Exchange):
+    """The same exchange with weights of its own for each direction, as networks with two encoders have it."""
+
+    def __init__(
+        self, stage: nn.Module, channels: int, dim: int, heads: int, pairing: Pairing, channels_last: bool
+    ) -> None:
+        super().__init__(stage, channels, CrossAttention(dim, heads), dim, pairing, channels_last)
+        # What the base class has serves the clinical image, which asks the dermoscopic one; this the other direction.
+        self.back = Exchange(nn.Identity(), channels, CrossAttention(dim, heads), dim, pairing, channels_last)
+
+    def _gather(self, asking: Tensor) -> Tensor:
+        half = asking.shape[0] // 2
+        clinical, dermoscopic = asking[:half], asking[half:]
+        return torch.cat([self.ask(clinical, dermoscopic), self.back.ask(dermoscopic, clinical)])

@@ -1,10 +1,13 @@
 """The network: one encoder for both images of a lesion, an exchange between them, one classifier a modality."""
 
+import math
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
 from edgeskin.errors import EdgeskinError
-from edgeskin.model.attention import CrossAttention, Exchange, Pairing
+from edgeskin.model.attention import CrossAttention, Exchange, Pairing, SeparateExchange, Twin
 from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import NetworkSpec
@@ -13,7 +16,8 @@ from edgeskin.spec.train import NetworkSpec
 class PairNetwork(nn.Module):
     """frames uint8 [clinical + dermoscopic, H, W, 3] -> logits float32 [clinical + dermoscopic, schema.logits].
 
-    Clinical images come first. Both modalities share the encoder, in one pass; each has its own linear classifier.
+    Clinical images come first. Both modalities share the encoder, in one pass; each has its own linear classifier. With
+    a fused head the logits of the pairs follow, one row for each clinical image.
     """
 
     mean: Tensor
@@ -22,14 +26,21 @@ class PairNetwork(nn.Module):
     def __init__(self, encoder: nn.Module, spec: NetworkSpec, schema: Schema, preprocess: Preprocess) -> None:
         super().__init__()
         self.spec = spec
+        self.side = preprocess.height  # of the frames that it works on; training frames may be smaller
         self.pairing = Pairing()
         stages = _chosen_stages(encoder, spec)
         features = _feature_count(encoder, preprocess, stages, spec.backbone)
+        if spec.encoders == "separate" and spec.modalities == "both":
+            encoder = _twinned(encoder, list(stages), self.pairing, spec.backbone)
         _insert_exchange(encoder, stages, spec, self.pairing)
         self.encoder = encoder
         self.dropout = nn.Dropout(spec.dropout)
-        self.clinical = nn.Linear(features, schema.logits)
-        self.dermoscopic = nn.Linear(features, schema.logits)
+        if spec.modalities != "dermoscopic":
+            self.clinical = nn.Linear(features, schema.logits)
+        if spec.modalities != "clinical":
+            self.dermoscopic = nn.Linear(features, schema.logits)
+        if spec.fused_head and spec.modalities == "both":
+            self.fused = nn.Linear(2 * features, schema.logits)
         # In grey levels, so that uint8 frames are normalised by one subtraction and one product.
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -39,19 +50,32 @@ class PairNetwork(nn.Module):
 
         Args:
             frames: uint8 [N, H, W, 3]; the first `clinical` are clinical images, the rest dermoscopic.
-            clinical: how many clinical images there are, 0 for dermoscopic images alone.
+            clinical: how many clinical images there are, 0 for dermoscopic images alone. All of them, if and only if
+                the network is for clinical images alone.
             rows: for each clinical image, the index of its lesion among the dermoscopic ones; None: the same index.
+
+        Returns:
+            [N, schema.logits]; with a fused head [N + clinical, schema.logits], the pairs last.
         """
         self.pairing.clinical, self.pairing.rows = clinical, rows
         x = (frames.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) * (1 / self.std)
         features = self.dropout(self.encoder(x))
         if clinical == 0:
             return self.dermoscopic(features)
-        return torch.cat([self.clinical(features[:clinical]), self.dermoscopic(features[clinical:])])
+        if self.spec.modalities == "clinical":
+            return self.clinical(features)
+        own, other = features[:clinical], features[clinical:]
+        logits = [self.clinical(own), self.dermoscopic(other)]
+        if self.spec.fused_head:
+            logits.append(self.fused(torch.cat([own, other if rows is None else other[rows]], dim=1)))
+        return torch.cat(logits)
 
 
 class FixedInput(nn.Module):
-    """The network for one examination, as it is exported: 2 images (pair) or 1 (dermoscopic alone)."""
+    """The network for one examination, as it is exported: 2 images (pair) or 1 (dermoscopic alone).
+
+    A fused head gives the pair a third row of logits.
+    """
 
     def __init__(self, network: PairNetwork, images: int) -> None:
         super().__init__()
@@ -59,7 +83,7 @@ class FixedInput(nn.Module):
         self.images = images
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [images, H, W, 3] -> float32 [images, logits]."""
+        """uint8 [images, H, W, 3] -> float32 [images or 3, logits]."""
         logits: Tensor = self.network(frames, clinical=self.images - 1)
         return logits
 
@@ -70,7 +94,8 @@ def takes(network: PairNetwork, size: int) -> bool:
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, size, size, 3, dtype=torch.uint8), 0)
+            alone = int(network.spec.modalities == "clinical")
+            network(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=network.mean.device), alone)
     except (RuntimeError, ValueError, AssertionError):
         return False
     finally:
@@ -80,7 +105,7 @@ def takes(network: PairNetwork, size: int) -> bool:
 
 def _chosen_stages(encoder: nn.Module, spec: NetworkSpec) -> dict[str, int]:
     """Module name -> channels of the stages of the feature pyramid after which the images exchange."""
-    if not spec.attention_stages:
+    if not spec.attention_stages or spec.modalities != "both":
         return {}
     pyramid = pyramid_of(encoder, spec.backbone)
     chosen = set()
@@ -144,12 +169,63 @@ def _insert_exchange(encoder: nn.Module, stages: dict[str, int], spec: NetworkSp
     """Wrap the chosen stages of the encoder's feature pyramid, so that later stages see what was exchanged."""
     if not stages:
         return
-    attention = CrossAttention(spec.attention_dim, spec.attention_heads)
+    dim, heads = attention_width(spec, list(stages.values())[-1]), spec.attention_heads
     channels_last = _channels_last(encoder)
+    shared = CrossAttention(dim, heads) if spec.attention == "shared" else None
     for name, channels in stages.items():
-        wrapped = Exchange(encoder.get_submodule(name), channels, attention, spec.attention_dim, pairing, channels_last)
-        parent, _, child = name.rpartition(".")
-        setattr(encoder.get_submodule(parent), child, wrapped)
+        stage = encoder.get_submodule(name)
+        if shared is None:
+            wrapped: Exchange = SeparateExchange(stage, channels, dim, heads, pairing, channels_last)
+        else:
+            wrapped = Exchange(stage, channels, shared, dim, pairing, channels_last)
+        _replace(encoder, name, wrapped)
+
+
+def attention_width(spec: NetworkSpec, channels: int) -> int:
+    """Width of the attention: `attention_dim`, or the coarsest stage's channels divided by `attention_reduction`.
+
+    Rounded up to a multiple of 8 and of the heads, which INT8 kernels like and the split into heads needs.
+
+    >>> attention_width(NetworkSpec(backbone="x", attention_reduction=4), 320)
+    80
+    """
+    if spec.attention_reduction is None:
+        return spec.attention_dim
+    step = math.lcm(8, spec.attention_heads)
+    return max(1, math.ceil(channels / spec.attention_reduction / step)) * step
+
+
+def _replace(encoder: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), child, module)
+
+
+def _twinned(encoder: nn.Module, stages: list[str], pairing: Pairing, backbone: str) -> nn.Module:
+    """Two encoders that meet at `stages`: every part between two meetings becomes two, which start alike.
+
+    Raises:
+        EdgeskinError: the encoder holds weights outside of its parts, which could not be made two.
+    """
+    if not stages:
+        return Twin(encoder, deepcopy(encoder), pairing)
+
+    def split(module: nn.Module, path: str) -> None:
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        if own:
+            raise EdgeskinError(
+                f"{backbone} cannot be made two encoders that exchange",
+                got=f"weights outside of its stages: {path or 'top'}.{own[0]}",
+                fix="choose another backbone, or no attention stages",
+            )
+        for name, child in list(module.named_children()):
+            inner = f"{path}.{name}".lstrip(".")
+            if any(stage.startswith(f"{inner}.") for stage in stages):
+                split(child, inner)
+            else:
+                setattr(module, name, Twin(child, deepcopy(child), pairing))
+
+    split(encoder, "")
+    return encoder
 
 
 def pyramid_of(encoder: nn.Module, backbone: str) -> list[tuple[str, int]]:

@@ -9,14 +9,26 @@ from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.roles import RoleRecord, RoleSpec
 from edgeskin.spec.schema import Schema
 
+Modalities = Literal["both", "dermoscopic", "clinical"]
+
 
 class NetworkSpec(Spec):
-    """The shared network: one encoder, shared cross-attention at `attention_stages`, one classifier a modality."""
+    """The shared network: one encoder, shared cross-attention at `attention_stages`, one classifier a modality.
+
+    `encoders`, `attention` and `modalities` also make the networks that it is compared with, of the same parts: with
+    two encoders, with a cross-attention for each direction, with one image alone.
+    """
 
     backbone: str = Field(min_length=1)
+    modalities: Modalities = "both"  # of one alone: a network to compare with, which no bundle takes
+    encoders: Literal["shared", "separate"] = "shared"  # separate: one encoder a modality, of the same kind
     attention_stages: tuple[int, ...] = (-2, -1)  # of the backbone's feature pyramid; () switches it off
+    # separate: attention and projections of its own for each direction at each stage.
+    attention: Literal["shared", "separate"] = "shared"
     attention_dim: int = Field(default=64, ge=8)
+    attention_reduction: float | None = Field(default=None, ge=1)  # instead: channels of the coarsest stage / this
     attention_heads: int = Field(default=4, ge=1)
+    fused_head: bool = False  # a third classifier, on the features of both images side by side
     dropout: float = Field(default=0.2, ge=0, lt=1)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
 
@@ -35,7 +47,8 @@ class TrainSpec(Spec):
     """Optimisation. Defaults are what measured best on MILK10k within a CPU budget."""
 
     epochs: int = Field(default=8, ge=1)
-    batch_pairs: int = Field(default=32, ge=2)  # batch norm needs more than one
+    batch_pairs: int = Field(default=32, ge=2)  # of each process; batch norm needs more than one
+    accumulate: int = Field(default=1, ge=1)  # batches whose gradients make one step
     size: int = Field(default=224, ge=32)  # side of the network's frames
     # Random crops enlarge what they show, so a network sees lesions at their size in use when it trains on smaller
     # frames than it works on (Touvron et al., arXiv 1906.06423); smaller frames also train faster.
@@ -46,9 +59,15 @@ class TrainSpec(Spec):
     warmup: float = Field(default=0.1, ge=0, lt=1)  # share of the steps
     seed: int = 0
     clinical_weight: float = Field(default=0.5, ge=0, le=1)  # a of L = L_dermoscopic + a * L_clinical
+    fused_weight: float = Field(default=1.0, ge=0)  # b of L + b * L_fused, where the network has a fused head
     modality_dropout: float = Field(default=0.15, ge=0, lt=1)  # share of pairs that lose their clinical image
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     logit_adjustment: float = Field(default=0.5, ge=0)  # tau: adds tau * log(prior) to the training logits
+    # Weight of a class in the loss: 1 / n or 1 / sqrt(n) of its n training lesions, 1 on average over the lesions.
+    class_weighting: Literal["none", "sqrt", "inverse"] = "none"
+    teacher: str = ""  # run of a trained network of the same schema whose answers this one also learns from
+    distillation: float = Field(default=0.5, ge=0, le=1)  # share of the teacher's part in the loss, if there is one
+    distillation_temperature: float = Field(default=2.0, gt=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # of the averaged weights; less in short runs; 0: no average
     head_learning_rate: float = Field(default=2.0, gt=0)  # factor on learning_rate for what has no pretrained start
     threads: int = Field(default=0, ge=0)  # 0: all cores this process may use
@@ -102,6 +121,7 @@ class Checkpoint(Spec):
     parameters: int
     weights_sha256: str
     weights_source: str  # where the encoder's first weights came from
+    teacher_sha256: str = ""  # of the weights of the network it was distilled from
     control_metrics: dict[str, float]
     versions: dict[str, str]
     git_revision: str

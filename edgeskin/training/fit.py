@@ -101,6 +101,7 @@ def fit(
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
+        accumulate_grad_batches=train.accumulate,
         use_distributed_sampler=False,  # EpochSampler deals among processes itself
     )
     try:

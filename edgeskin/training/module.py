@@ -14,20 +14,28 @@ from edgeskin.errors import EdgeskinError
 from edgeskin.model.loss import BiasedLoss
 from edgeskin.model.network import PairNetwork
 from edgeskin.spec.schema import Schema
-from edgeskin.spec.train import Fusion, TrainSpec
+from edgeskin.spec.train import Fusion, Modalities, TrainSpec
 
 Batch = tuple[Tensor, Tensor, Tensor]  # frames uint8 [B, 2, H, W, 3], has clinical [B], labels int64 [B, tasks]
 
 
-def stack(batch: Batch, kept: Tensor | None = None) -> tuple[Tensor, int, Tensor | None]:
+def stack(
+    batch: Batch, kept: Tensor | None = None, modalities: Modalities = "both"
+) -> tuple[Tensor, int, Tensor | None]:
     """A batch in the network's order: clinical images first, then all dermoscopic ones; their count and rows.
 
-    `kept` names the rows whose clinical image is used; None: all that are there.
+    Args:
+        kept: the rows whose clinical image is used; None: all that are there.
+        modalities: "dermoscopic" or "clinical" leaves out the others.
     """
     frames, has_clinical, _ = batch
+    if modalities == "dermoscopic":
+        return frames[:, 1], 0, None
     rows = has_clinical.nonzero(as_tuple=True)[0] if kept is None else kept
-    stacked = torch.cat([frames[rows, 0], frames[:, 1]])
-    return stacked, len(rows), None if len(rows) == len(frames) else rows
+    every = None if len(rows) == len(frames) else rows
+    if modalities == "clinical":
+        return frames[rows, 0], len(rows), every
+    return torch.cat([frames[rows, 0], frames[:, 1]]), len(rows), every
 
 
 class PairTrainer(lightning.LightningModule):
@@ -38,11 +46,13 @@ class PairTrainer(lightning.LightningModule):
         self.network, self.loss = network, loss
         self.task_schema, self.spec, self.steps = schema, spec, steps
         self._control: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._fusion = {task.name: Fusion(dermoscopic_weight=0.5) for task in schema.tasks}
+        share = {"both": 0.5, "dermoscopic": 1.0, "clinical": 0.0}[network.spec.modalities]
+        self._fusion = {task.name: Fusion(dermoscopic_weight=share) for task in schema.tasks}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run and keeps the last good checkpoint."""
-        frames, clinical, rows = stack(batch, self._kept(batch[1]))
+        place = self.current_epoch * int(self.trainer.num_training_batches) + batch_index
+        frames, clinical, rows = stack(batch, self._kept(batch[1], place), self.network.spec.modalities)
         loss = self.objective(frames, batch[2], clinical, rows)
         if not bool(torch.isfinite(loss)):
             raise EdgeskinError(
@@ -58,14 +68,16 @@ class PairTrainer(lightning.LightningModule):
         loss: Tensor = self.loss(self.network(frames, clinical, rows), labels, clinical, rows)
         return loss
 
-    def _kept(self, has_clinical: Tensor) -> Tensor:
-        """Modality drop-out: the same share of every batch loses its clinical image.
+    def _kept(self, has_clinical: Tensor, place: int) -> Tensor:
+        """Modality drop-out: the same share of every batch loses its clinical image; none where it is all there is.
 
         A fixed number, not a coin for each pair: on the CPU every new batch shape costs seconds of kernel generation.
+        `place` is the number of the batch in the run.
         """
         rows = has_clinical.nonzero(as_tuple=True)[0].cpu()
-        count = min(len(rows), round((1 - self.spec.modality_dropout) * len(has_clinical)))
-        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + self.global_step)
+        lost = 0.0 if self.network.spec.modalities == "clinical" else self.spec.modality_dropout
+        count = min(len(rows), round((1 - lost) * len(has_clinical)))
+        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + place)
         drawn = torch.randperm(len(rows), generator=generator)[:count]
         return rows[drawn].sort().values.to(has_clinical.device)
 
@@ -75,11 +87,15 @@ class PairTrainer(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collects the logits of control pairs: both images where there are two."""
-        frames, clinical, rows = stack(batch)
-        logits = self.network(frames, clinical, rows)
-        both = torch.full((len(batch[0]), 2, logits.shape[1]), math.nan)
-        both[:, 1] = logits[clinical:].float().cpu()
-        both[batch[1].cpu(), 0] = logits[:clinical].float().cpu()
+        frames, clinical, rows = stack(batch, None, self.network.spec.modalities)
+        logits = self.network(frames, clinical, rows).float().cpu()
+        has = batch[1].cpu()
+        both = torch.zeros(len(batch[0]), 2, logits.shape[1])  # a branch that the network lacks stays flat
+        both[~has, 0] = math.nan
+        if self.network.spec.modalities != "clinical":
+            both[:, 1] = logits[clinical : clinical + len(batch[0])]
+        if self.network.spec.modalities != "dermoscopic":
+            both[has, 0] = logits[:clinical]
         self._control.append((both, batch[1].cpu(), batch[2].cpu()))
 
     def on_validation_epoch_end(self) -> None:

@@ -8,7 +8,7 @@ from edgeskin import metrics
 from edgeskin.decide import softmax, target_probability, task_probabilities
 from edgeskin.spec.manifest import MODES, Mode
 from edgeskin.spec.schema import Schema
-from edgeskin.spec.train import Fusion, Threshold, Thresholds
+from edgeskin.spec.train import Fusion, Modalities, Threshold, Thresholds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,17 +36,22 @@ def temperature(logits: Floats, truth: Ints) -> float:
     return round(float(np.exp(found.x)), 4)
 
 
-def choose_fusion(both: Floats, alone: Floats, labels: Ints, schema: Schema) -> dict[str, Fusion]:
+def choose_fusion(
+    both: Floats, alone: Floats, labels: Ints, schema: Schema, modalities: Modalities = "both"
+) -> dict[str, Fusion]:
     """Temperatures of each branch and the dermoscopic weight of each task.
 
     Args:
         both: logits of lesions with both images [N, 2, logits], NaN where the clinical image is missing.
         alone: logits of the dermoscopic image without its partner [N, logits].
         labels: class numbers [N, tasks], -1 unlabelled.
+        modalities: of a network for one kind of image alone, which has all the weight.
 
     The weight is the one in 0.5..1 (steps of 0.05: dermoscopy first) with the lowest negative log likelihood.
     """
     found = {}
+    shares = {"both": np.round(np.arange(0.5, 1.0001, 0.05), 2), "dermoscopic": np.ones(1), "clinical": np.zeros(1)}
+    weights = shares[modalities]
     for index, (name, part) in enumerate(schema.slices().items()):
         known = labels[:, index] >= 0
         paired = known & ~np.isnan(both[:, 0, 0])
@@ -55,7 +60,6 @@ def choose_fusion(both: Floats, alone: Floats, labels: Ints, schema: Schema) -> 
         warm_dermoscopic = temperature(both[paired, 1, part], truth)
         clinical = softmax(both[paired, 0, part], warm_clinical)
         dermoscopic = softmax(both[paired, 1, part], warm_dermoscopic)
-        weights = np.round(np.arange(0.5, 1.0001, 0.05), 2)
         scores = [
             negative_log_likelihood(w * dermoscopic + (1 - w) * clinical, truth) if len(truth) else 0.0 for w in weights
         ]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from edgeskin import out, provenance
 from edgeskin.data.pairs import Pair, PairSet, evenly
@@ -20,7 +19,7 @@ from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, pretty_json, sha256_file, write_atomic
 from edgeskin.model.checkpoint import RECORD, load_network, read_record, save_checkpoint
-from edgeskin.model.loss import BiasedLoss
+from edgeskin.model.loss import BiasedLoss, divergence
 from edgeskin.model.network import PairNetwork, takes
 from edgeskin.preprocess import prepare
 from edgeskin.spec.evidence import Tuned
@@ -122,33 +121,10 @@ class Distiller(PairTrainer):
         with torch.no_grad():
             wanted = self._teacher[0](frames, clinical, rows)
         logits = self.network(frames, clinical, rows)
-        slices, warmth = list(self.task_schema.slices().values()), self.qat.temperature
-        loss = divergence(logits[clinical:], wanted[clinical:], slices, warmth)
-        if clinical:
-            weight = self.loss.clinical_weight
-            loss = loss + weight * divergence(logits[:clinical], wanted[:clinical], slices, warmth)
+        loss = self.loss.follow(logits, wanted, len(labels), clinical, self.qat.temperature)
         if self.qat.label_weight:
             loss = loss + self.qat.label_weight * self.loss(logits, labels, clinical, rows)
         return loss
-
-
-def divergence(logits: Tensor, wanted: Tensor, slices: list[slice], temperature: float = 1.0) -> Tensor:
-    """KL(wanted || given) in nats, mean over rows, summed over tasks, times temperature squared (Hinton et al. 2015).
-
-    Args:
-        logits, wanted: [N, K].
-        slices: columns of each task.
-
-    >>> given, wanted = torch.tensor([[0.0, 0.0]]), torch.log(torch.tensor([[0.75, 0.25]]))
-    >>> round(divergence(given, wanted, [slice(0, 2)]).item(), 4)  # 0.75 ln 1.5 + 0.25 ln 0.5
-    0.1308
-    """
-    total = logits.new_zeros(())
-    for part in slices:
-        given = functional.log_softmax(logits[:, part] / temperature, 1)
-        target = functional.log_softmax(wanted[:, part] / temperature, 1)
-        total = total + functional.kl_div(given, target, reduction="batchmean", log_target=True)
-    return total * temperature**2
 
 
 def logits_divergence(given: Logits, wanted: Logits, schema: Schema) -> float:
@@ -174,7 +150,7 @@ def _tune(
         _drawn(roles["train"], spec), roles["control"], schema, record.preprocess, train, folder / "frames"
     )
     counts = class_counts(sets.labels, schema)
-    loss = BiasedLoss(schema, counts, train.clinical_weight, train.label_smoothing, train.logit_adjustment)
+    loss = BiasedLoss(schema, counts, train)
     steps = sets.batches * train.epochs
     module = Distiller(student, teacher, loss, schema, train, steps, spec)
 
@@ -220,7 +196,7 @@ def _training(record: Checkpoint, spec: QatSpec, network: PairNetwork) -> TrainS
             **spec.model_dump(include={"epochs", "learning_rate", "weight_decay", "warmup", "seed"}),
             **spec.model_dump(include={"batch_pairs", "threads", "workers", "accelerator", "allocator"}),
             **{"size": size, "train_size": crops, "start_size": crops},
-            **{"head_learning_rate": 1.0, "ema_decay": 0.0, "devices": 1},
+            **{"head_learning_rate": 1.0, "ema_decay": 0.0, "devices": 1, "accumulate": 1},
         }
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, pretty_json, write_atomic
+from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
 from edgeskin.training.allocator import keep_memory
@@ -58,6 +60,8 @@ def same_run(folder: Path, request: dict[str, Any]) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         found = None
+    if isinstance(found, dict):
+        found = _with_defaults(found)
     if found != request:
         changed = [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]
         raise EdgeskinError(
@@ -66,6 +70,16 @@ def same_run(folder: Path, request: dict[str, Any]) -> bool:
             fix="choose another --out, or delete the folder",
         )
     return True
+
+
+def _with_defaults(request: dict[str, Any]) -> dict[str, Any]:
+    """An earlier request with the options that came after it, which had their defaults then."""
+    kinds: dict[str, type[Spec]] = {"data": DataSpec, "network": NetworkSpec, "train": TrainSpec}
+    whole = dict(request)
+    for key in kinds.keys() & request.keys():
+        with suppress(EdgeskinError):
+            whole[key] = kinds[key].parse(request[key], key).to_json()
+    return whole
 
 
 def _fit(
@@ -84,11 +98,13 @@ def _fit(
     from edgeskin.training.fit import fit, prepare_data
     from edgeskin.training.frames import size_at
     from edgeskin.training.module import PairTrainer
+    from edgeskin.training.teacher import Student, read_teacher
 
     if train.threads:
         torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
     schema = pairset.schema
+    teacher = read_teacher(Path(train.teacher), spec, schema, roles) if train.teacher else None
     encoder, source = build_encoder(spec, train.size, weights)
     preprocess = preprocess_for(encoder, train.size, data.border_px)
     network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
@@ -97,20 +113,12 @@ def _fit(
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
     sets = prepare_data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
-    steps = sets.batches * train.epochs
-    module = PairTrainer(
-        network,
-        BiasedLoss(
-            schema,
-            class_counts(sets.labels, schema),
-            train.clinical_weight,
-            train.label_smoothing,
-            train.logit_adjustment,
-        ),
-        schema,
-        train,
-        steps=steps,
-    )
+    steps = -(-sets.batches // train.accumulate) * train.epochs
+    loss = BiasedLoss(schema, class_counts(sets.labels, schema), train)
+    if teacher is None:
+        module: PairTrainer = PairTrainer(network, loss, schema, train, steps)
+    else:
+        module = Student(network, teacher, loss, schema, train, steps)
     resumable = Resumable(folder)
     trainer = fit(module, sets, train, folder, resumable, averaging(train.ema_decay, steps))
 
@@ -136,11 +144,12 @@ def _record(
     alone: NDArray[np.float64],
     logged: dict[str, float],
 ) -> Checkpoint:
+    from edgeskin.model.checkpoint import read_record
     from edgeskin.training.frames import label_array
     from edgeskin.training.operating import choose_fusion, choose_thresholds
 
     labels = label_array(roles["control"], pairset.schema)
-    fusion = choose_fusion(both, alone, labels, pairset.schema)
+    fusion = choose_fusion(both, alone, labels, pairset.schema, spec.modalities)
     return Checkpoint(
         created=provenance.now(),
         network=spec,
@@ -156,6 +165,7 @@ def _record(
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         weights_source=source,
+        teacher_sha256=read_record(Path(train.teacher)).weights_sha256 if train.teacher else "",
         control_metrics={name: value for name, value in logged.items() if np.isfinite(value)},
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
@@ -178,24 +188,44 @@ def class_counts(labels: NDArray[np.int64], schema: Any) -> dict[str, list[int]]
 
 
 def control_logits(
-    network: Any, frames: NDArray[np.uint8], pairs: Sequence[Pair], batch: int = 32
+    network: Any, frames: NDArray[np.uint8], pairs: Sequence[Pair], batch: int = 32, what: str = "control role"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logits of pairs [N, 2, K] (NaN without clinical image) and of the dermoscopic image alone [N, K]."""
+    """Logits of pairs [N, 2, K] (NaN without clinical image) and of the dermoscopic image alone [N, K].
+
+    A fused head makes it [N, 3, K]. A network for one kind of image alone gives zeros for the other, whose weight is 0.
+
+    Args:
+        frames: uint8 [N, 2, H, W, 3], clinical images first.
+        what: whose these are, for the progress line.
+    """
     import torch
 
     network.eval()
+    modalities, third = network.spec.modalities, hasattr(network, "fused")
     has = np.array([p.clinical is not None for p in pairs])
     both: list[NDArray[np.float64]] = []
     alone: list[NDArray[np.float64]] = []
     device = next(network.parameters()).device
-    with torch.inference_mode(), out.progress("control role", len(pairs)) as step:
+    with torch.inference_mode(), out.progress(what, len(pairs)) as step:
         for start in range(0, len(pairs), batch):
             part = torch.from_numpy(np.array(frames[start : start + batch])).to(device)
             count = len(part)
-            stacked = network(torch.cat([part[:, 0], part[:, 1]]), count).double().cpu().numpy()
-            pair = np.stack([stacked[:count], stacked[count:]], axis=1)
-            pair[~has[start : start + count], 0] = np.nan
+            if modalities == "clinical":
+                own = network(part[:, 0], count).double().cpu().numpy()
+                lone = np.zeros_like(own)
+                pair = np.stack([own, lone], axis=1)
+            else:
+                lone = network(part[:, 1], 0).double().cpu().numpy()
+                if modalities == "dermoscopic":
+                    pair = np.stack([np.zeros_like(lone), lone], axis=1)
+                else:
+                    stacked = network(torch.cat([part[:, 0], part[:, 1]]), count).double().cpu().numpy()
+                    pair = stacked.reshape(2 + third, count, -1).swapaxes(0, 1).copy()
+            missing = ~has[start : start + count]
+            pair[missing, 0] = np.nan
+            if third:
+                pair[missing, 2] = np.nan
             both.append(pair)
-            alone.append(network(part[:, 1], 0).double().cpu().numpy())
+            alone.append(lone)
             step(count)
     return np.concatenate(both), np.concatenate(alone)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from edgeskin import catalog
 from edgeskin.model.loss import BiasedLoss
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
+from edgeskin.spec.train import TrainSpec
 
 TWO = Schema(
     name="two",
@@ -17,8 +18,10 @@ TWO = Schema(
 EVEN = {"DIAG": [1, 1]}
 
 
-def loss_of(counts=EVEN, a=0.5, smoothing=0.0, tau=0.0, schema=TWO) -> BiasedLoss:
-    return BiasedLoss(schema, counts, a, smoothing, tau)
+def loss_of(counts=EVEN, a=0.5, smoothing=0.0, tau=0.0, schema=TWO, **more) -> BiasedLoss:
+    return BiasedLoss(
+        schema, counts, TrainSpec(clinical_weight=a, label_smoothing=smoothing, logit_adjustment=tau, **more)
+    )
 
 
 def test_biased_sum_by_hand():
@@ -113,3 +116,54 @@ def test_a_weighs_the_clinical_branch_and_only_it(seed, count, a, smoothing, tau
     assert not none[:count].any()
     torch.testing.assert_close(some[:count], a * full[:count], rtol=1e-4, atol=1e-6)
     assert torch.equal(none[count:], full[count:])
+
+
+def test_the_fused_rows_count_with_their_weight():
+    """p(truth): clinical 1/2, dermoscopic 3/4, fused 1/4; L = ln(4/3) + 0.5 ln 2 + 0.25 ln 4."""
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)], [math.log(3), 0.0]])
+    loss = loss_of(fused_weight=0.25)(logits, torch.tensor([[1]]), 1, None)
+    assert loss.item() == pytest.approx(math.log(4 / 3) + 0.5 * math.log(2) + 0.25 * math.log(4))
+
+
+def test_fused_rows_have_the_labels_of_their_lesions():
+    """Lesions 0 (NEV) and 1 (MEL); the one clinical image is of lesion 1."""
+    logits = torch.tensor([[0.0, 9.0], [9.0, 0.0], [0.0, 9.0], [0.0, 9.0]])
+    assert loss_of()(logits, torch.tensor([[0], [1]]), 1, torch.tensor([1])).item() < 0.001
+    assert loss_of()(logits, torch.tensor([[0], [1]]), 1, torch.tensor([0])).item() > 9
+
+
+def test_clinical_images_alone_count_whole():
+    logits = torch.tensor([[0.0, math.log(3)]])
+    loss = loss_of(a=0.25)(logits, torch.tensor([[0], [1]]), 1, torch.tensor([1]))
+    assert loss.item() == pytest.approx(math.log(4 / 3))
+
+
+@pytest.mark.parametrize(("kind", "rare"), [("none", 1.0), ("sqrt", 3.0), ("inverse", 9.0)])
+def test_class_weights_by_hand(kind, rare):
+    """9 nevi and 1 melanoma: the melanoma counts 9 or sqrt 9 times a nevus, and 1 on average over the lesions."""
+    weights = loss_of({"DIAG": [9, 1]}, class_weighting=kind).class_weights
+    assert weights[1] / weights[0] == pytest.approx(rare)
+    assert (9 * weights[0] + weights[1]) / 10 == pytest.approx(1)
+
+
+def test_class_weights_change_what_a_batch_costs():
+    """A nevus at p = 3/4 and a melanoma at p = 1/4, the melanoma counted 9 times: (ln 4/3 + 9 ln 4) / 10."""
+    logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
+    loss = loss_of({"DIAG": [9, 1]}, class_weighting="inverse").branch(logits, torch.tensor([[0], [1]]))
+    assert loss.item() == pytest.approx((math.log(4 / 3) + 9 * math.log(4)) / 10)
+
+
+def test_following_another_network_by_hand():
+    """0.1308 nats in the dermoscopic branch (doctest of `divergence`), as much in the clinical one, halved."""
+    given = torch.zeros(2, 2)
+    wanted = torch.log(torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    assert loss_of().follow(given, wanted, 1, 1, 1.0).item() == pytest.approx(1.5 * 0.1308, abs=1e-4)
+    assert loss_of().follow(given[:1], wanted[:1], 1, 0, 1.0).item() == pytest.approx(0.1308, abs=1e-4)
+    assert loss_of().follow(given[:1], wanted[:1], 1, 1, 1.0).item() == pytest.approx(
+        0.1308, abs=1e-4
+    )  # clinical alone
+    both = torch.cat([given, given[:1]]), torch.cat([wanted, wanted[:1]])
+    assert loss_of(fused_weight=2.0).follow(*both, 1, 1, 1.0).item() == pytest.approx(3.5 * 0.1308, abs=1e-4)
+    assert loss_of().follow(both[0], wanted, 1, 1, 1.0).item() == pytest.approx(
+        1.5 * 0.1308, abs=1e-4
+    )  # it has no third

@@ -22,7 +22,7 @@ def trainer_of(steps=100, **options) -> PairTrainer:
     network = PairNetwork(create_encoder(spec, 32), spec, SCHEMA, preprocess)
     wanted = TrainSpec(**options)
     counts = {"DIAG": [5, 5, 5, 5, 5]}
-    loss = BiasedLoss(SCHEMA, counts, wanted.clinical_weight, wanted.label_smoothing, wanted.logit_adjustment)
+    loss = BiasedLoss(SCHEMA, counts, wanted)
     return PairTrainer(network, loss, SCHEMA, wanted, steps)
 
 
@@ -61,16 +61,16 @@ def test_stack_keeps_the_rows_it_is_told():
 )
 def test_modality_dropout_drops_a_fixed_number(has, dropout, kept):
     module = trainer_of(modality_dropout=dropout)
-    rows = module._kept(torch.tensor(has))
+    rows = module._kept(torch.tensor(has), 0)
     assert len(rows) == kept
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert all(has[r] for r in rows)
-    assert torch.equal(rows, module._kept(torch.tensor(has)))  # the same step, the same draw
+    assert torch.equal(rows, module._kept(torch.tensor(has), 0))  # the same step, the same draw
 
 
 def test_modality_dropout_takes_other_lesions_in_another_run():
     has = torch.ones(20, dtype=torch.bool)
-    drawn = {tuple(trainer_of(seed=seed)._kept(has).tolist()) for seed in range(5)}
+    drawn = {tuple(trainer_of(seed=seed)._kept(has, 0).tolist()) for seed in range(5)}
     assert len(drawn) > 1
 
 

@@ -15,6 +15,7 @@ from edgeskin import catalog
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import sha256_file
+from edgeskin.model import loss
 from edgeskin.model.attention import Exchange
 from edgeskin.model.checkpoint import RECORD, WEIGHTS, load_network, read_record
 from edgeskin.model.network import PairNetwork
@@ -260,7 +261,7 @@ def test_killed_within_an_epoch(trained, whole, phantom, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_its_batch(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "divergence", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(loss, "divergence", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(EdgeskinError, match=r"not finite: got 'nan in epoch 1, batch 0'"):
         tune(trained, tmp_path)
     assert not (tmp_path / RECORD).exists()
