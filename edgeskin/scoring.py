@@ -1,7 +1,7 @@
 """Logits of many lesions -> parity of two models, and accuracy of one or both with paired bootstrap intervals."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeskin import bootstrap as boot
-from edgeskin import decide, metrics
+from edgeskin import calibrated, checklist, decide, literature, metrics
+from edgeskin.compared import compare
+from edgeskin.lacking import reservation
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import (
     Accuracy,
@@ -29,7 +31,6 @@ from edgeskin.spec.train import Fusion, Thresholds
 Logits = NDArray[np.float32]  # [lesions, images, K]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-NO_REFERENCE = "the bundle was packed without its FP32 reference"
 
 
 class Deciding(Protocol):
@@ -98,7 +99,10 @@ def accuracy(
     """
     schema, limit = deciding.task_schema, decide.threshold(deciding.thresholds, mode)
     given = {"core": core} if reference is None else {"core": core, "reference": reference}
-    answers = {name: decide.task_probabilities(x, schema, deciding.fusion, mode) for name, x in given.items()}
+    answers, untempered = (
+        {name: decide.task_probabilities(x, schema, fusion, mode) for name, x in given.items()}
+        for fusion in (deciding.fusion, calibrated.plain(deciding.fusion))
+    )
     weights = boot.draws(np.unique(list(groups), return_inverse=True)[1].astype(np.int64), repeats)
     tasks, target, confusions = {}, {}, {}
     reliability: Reliability | None = None
@@ -111,17 +115,21 @@ def accuracy(
         matrices = {name: boot.confusion(drawn, truth, p.argmax(1), len(task.classes)) for name, p in found.items()}
         counts = {name: tuple(tuple(int(n) for n in row) for row in m[0]) for name, m in matrices.items()}
         confusions[task.name] = Confusion(fp32=counts.get("reference"), bundle=counts["core"])
+        told = [
+            {name: reservation(m[0], task, counts_answers=answered) for name, m in matrices.items()}
+            for answered in (False, True)
+        ]
         tasks[task.name] = {
-            "accuracy": _compare(matrices, boot.accuracy, why),
-            "balanced_accuracy": _compare(matrices, boot.balanced_accuracy, why),
-            "macro_f1": _compare(matrices, boot.macro_f1, why),
+            "accuracy": compare(matrices, boot.accuracy, why),
+            "balanced_accuracy": compare(matrices, boot.balanced_accuracy, why, told[0]),
+            "macro_f1": compare(matrices, boot.macro_f1, why, told[1]),
         }
         if task.name == schema.target.task:
             positive = np.isin(truth, schema.target_indices())
             score = {name: p[:, list(schema.target_indices())].sum(-1) for name, p in found.items()}
             target = _binary(drawn, positive, score, limit, why)
             ece = partial(_ece, weights=drawn, truth=truth)
-            target["ece"] = _compare(found, ece, why)
+            target["ece"] = compare(found, ece, why)
             reliability, roc = _reliability(found, truth), _roc(positive, score)
     return Accuracy(
         lesions=len(core),
@@ -131,6 +139,9 @@ def accuracy(
         confusion=confusions,
         reliability=reliability,
         roc=roc,
+        literature=literature.figures(schema, labels, answers, weights),
+        score=checklist.figures(schema, labels, answers, weights),
+        calibration=calibrated.figures(schema, labels, untempered, answers, weights),
     )
 
 
@@ -173,28 +184,7 @@ def _binary(
     """The target against the rest: ranking, and the stored operating point."""
     lacks = why or ("no positive lesion" if not positive.any() else "no negative lesion")
     return {
-        "auc": _compare(score, lambda s: boot.auc(weights, positive, s), lacks),
-        "sensitivity": _compare(score, lambda s: boot.sensitivity(weights, positive, s >= limit), lacks),
-        "specificity": _compare(score, lambda s: boot.specificity(weights, positive, s >= limit), lacks),
+        "auc": compare(score, lambda s: boot.auc(weights, positive, s), lacks),
+        "sensitivity": compare(score, lambda s: boot.sensitivity(weights, positive, s >= limit), lacks),
+        "specificity": compare(score, lambda s: boot.specificity(weights, positive, s >= limit), lacks),
     }
-
-
-def _compare(given: Mapping[str, Floats], metric: Callable[[Floats], Floats], why: str) -> Compared:
-    """The metric of both models and their paired difference: all three from the same draws."""
-    values = {name: metric(x) for name, x in given.items()}
-    bundle = estimate(values["core"], why)
-    if "reference" not in values:
-        absent = Estimate(reason=NO_REFERENCE)
-        return Compared(fp32=absent, bundle=bundle, difference=absent)
-    difference = estimate(values["core"] - values["reference"], why)
-    return Compared(fp32=estimate(values["reference"], why), bundle=bundle, difference=difference)
-
-
-def estimate(values: Floats, why: str) -> Estimate:
-    """A row of `boot` as a figure with its 95 % interval; `why` is said where it is undefined."""
-    value, low, high = boot.interval(values)
-    if math.isnan(value):
-        return Estimate(reason=why or "undefined on these lesions")
-    if math.isnan(low):
-        return Estimate(value=value, reason="no interval: undefined on every draw")
-    return Estimate(value=value, low=low, high=high)

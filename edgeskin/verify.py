@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from edgeskin import out, scoring
+from edgeskin import lacking, out, scoring
 from edgeskin.audit import audit_model
 from edgeskin.bundle import Bundle
+from edgeskin.compared import NO_REFERENCE
 from edgeskin.data.pairs import UNLABELLED, Pair
 from edgeskin.data.roles import role_hash, short_hash
 from edgeskin.env import cache_dir
@@ -26,6 +27,7 @@ from edgeskin.spec.audit import AuditResult
 from edgeskin.spec.manifest import IMAGES, MODES, Manifest, Mode
 from edgeskin.spec.result import Accuracy, GoldenResult, Parity, VerifyResult
 from edgeskin.spec.roles import RoleRecord
+from edgeskin.spec.schema import Schema
 
 Logits = dict[tuple[Graphs, Mode], NDArray[np.float32]]  # [lesions, images, K]; NaN where the clinical image is missing
 _SAVE_EVERY = 100  # lesions
@@ -103,6 +105,8 @@ def verify(
     paired = np.array([pair.clinical is not None for pair in pairs])
     compiled, why = _audit(models["core"])
     remarks = [*notes, *why, *_remarks(manifest, role, golden, paired, lean=bundle.lean)]
+    labels = np.stack(list(_labels(pairs, manifest.task_schema).values()), axis=1)
+    remarks += lacking.undefined(labels, manifest.task_schema, role)
     core = {mode: logits["core", mode] for mode in MODES}
     reference = None if bundle.lean else {mode: logits["reference", mode] for mode in MODES}
     parity, accuracy = scores(manifest, pairs, core, reference, bootstrap=bootstrap)
@@ -153,15 +157,17 @@ def scores(
             continue
         chosen = [pair for pair in pairs if mode == "dermoscopic" or pair.clinical is not None]
         plain = None if reference is None else reference[mode][use]
-        labels = {
-            task.name: np.array([pair.labels.get(task.name, UNLABELLED) for pair in chosen], np.int64)
-            for task in deciding.task_schema.tasks
-        }
+        labels = _labels(chosen, deciding.task_schema)
         groups = [pair.patient_id or f"lesion {pair.lesion_id}" for pair in chosen]
         accuracy[mode] = scoring.accuracy(deciding, mode, labels, groups, core[mode][use], plain, repeats=bootstrap)
         if plain is not None:
             parity[mode] = scoring.parity(deciding, mode, [named(p.lesion_id) for p in chosen], plain, core[mode][use])
     return parity, accuracy
+
+
+def _labels(pairs: Sequence[Pair], schema: Schema) -> dict[str, NDArray[np.int64]]:
+    """Task -> class number of each lesion."""
+    return {t.name: np.array([p.labels.get(t.name, UNLABELLED) for p in pairs], np.int64) for t in schema.tasks}
 
 
 def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:
@@ -239,7 +245,7 @@ def _remarks(
     if not paired.any():
         found.append("no lesion has a clinical image: mode pair was not scored")
     if lean:
-        found.append(f"{scoring.NO_REFERENCE}: no parity, no differences")
+        found.append(f"{NO_REFERENCE}: no parity, no differences")
     return found
 
 

@@ -41,6 +41,10 @@ def test_a_weighted_row_equals_the_metric_of_the_drawn_lesions(case):
         rates = metrics.sensitivity_specificity(hit, flagged[chosen])
         assert agree(boot.sensitivity(weights, positive, flagged)[row], rates[0])
         assert agree(boot.specificity(weights, positive, flagged)[row], rates[1])
+        assert agree(boot.precision(weights, positive, flagged)[row], metrics.precision(hit, flagged[chosen]))
+        assert agree(boot.mean(weights, score)[row], s.mean())
+        nll = boot.negative_log_likelihood(weights, probabilities, truth)[row]
+        assert agree(nll, metrics.negative_log_likelihood(probabilities[chosen], t))
         ece = boot.expected_calibration_error(weights, probabilities, truth)[row]
         assert agree(ece, metrics.expected_calibration_error(probabilities[chosen], t))
 
@@ -54,6 +58,10 @@ def test_no_lesion_gives_nan_not_zero():
         boot.macro_f1(matrices),
         boot.auc(weights, none > 0, none.astype(float)),
         boot.sensitivity(weights, none > 0, none > 0),
+        boot.precision(weights, none > 0, none > 0),
+        boot.mean(weights, none.astype(float)),
+        boot.negative_log_likelihood(weights, np.zeros((0, 2)), none),
+        boot.expected_calibration_error(weights, np.zeros((0, 2)), none),
     ):
         assert values.shape == (3,)
         assert np.isnan(values).all()

@@ -37,6 +37,32 @@ def test_confusion_and_scores_equal_scikit_learn(truth: NDArray[np.int64], predi
     assert metrics.balanced_accuracy(truth, predicted, CLASSES) == pytest.approx(recalls)
 
 
+@given(LABELS, st.integers(0, 2**32 - 1))
+@quick
+def test_negative_log_likelihood_equals_scikit_learn(truth: NDArray[np.int64], seed: int) -> None:
+    probabilities = np.random.default_rng(seed).dirichlet(np.full(CLASSES, 0.5), len(truth))
+    probabilities = np.clip(probabilities, 1e-9, None) / np.clip(probabilities, 1e-9, None).sum(1, keepdims=True)
+    expected = sk.log_loss(truth, probabilities, labels=list(range(CLASSES)))
+    assert metrics.negative_log_likelihood(probabilities, truth) == pytest.approx(expected)
+
+
+def test_a_probability_of_nothing_costs_a_finite_likelihood() -> None:
+    sure_and_wrong = np.array([[1.0, 0.0]])
+    assert metrics.negative_log_likelihood(sure_and_wrong, np.array([1])) == pytest.approx(12 * math.log(10))
+    assert metrics.negative_log_likelihood(sure_and_wrong, np.array([0])) == 0
+
+
+@given(BOOLS, SCORES)
+@quick
+def test_precision_equals_scikit_learn(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> None:
+    flagged = score >= 0.5
+    found = metrics.precision(positive, flagged)
+    if not flagged.any():
+        assert math.isnan(found)
+        return
+    assert found == pytest.approx(sk.precision_score(positive, flagged, zero_division=0))
+
+
 @given(BOOLS, SCORES)
 @quick
 def test_auc_equals_scikit_learn_ties_included(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> None:
@@ -179,6 +205,9 @@ def test_bootstrap_leaves_undefined_draws_out() -> None:
         metrics.percentile([], 0.5),
         metrics.wilson_interval(0, 0)[0],
         metrics.auc(np.array([], np.bool_), np.array([], np.float64)),
+        metrics.precision(np.array([True, False]), np.array([False, False])),
+        metrics.expected_calibration_error(np.zeros((0, 3)), np.array([], np.int64)),
+        metrics.negative_log_likelihood(np.zeros((0, 3)), np.array([], np.int64)),
     ],
 )
 def test_what_is_undefined_is_nan(value: float) -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgeskin import catalog, metrics, scoring
+from edgeskin.compared import NO_REFERENCE
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.train import Checkpoint, Fusion, Threshold, Thresholds
 
@@ -102,7 +103,23 @@ def test_what_is_undefined_is_null_with_a_reason(manifest, truth, undefined):
     assert {name for name, row in rows.items() if row.bundle.value is None} == undefined
     for row in rows.values():
         assert (row.bundle.value is None) == ("lesion" in row.bundle.reason and row.bundle.low is None)
-        assert row.fp32.reason == row.difference.reason == scoring.NO_REFERENCE
+        assert row.fp32.reason == row.difference.reason == NO_REFERENCE
+
+
+def test_a_mean_over_classes_names_those_it_leaves_out(manifest):
+    truth, said = [MEL, MEL, OTHER], [MEL, 2, OTHER]
+    found = scoring.accuracy(
+        manifest, "dermoscopic", {TASK.name: np.array(truth)}, list("abc"), alone(said), alone(truth), repeats=20
+    ).tasks[TASK.name]
+    names = [name for k, name in enumerate(TASK.class_names) if k not in truth]
+    left = f"mean over 2 of {CLASSES} classes: none is {', '.join(names)}"
+    assert found["accuracy"].bundle.reason == ""
+    for one in (found["balanced_accuracy"].bundle, found["balanced_accuracy"].difference, found["macro_f1"].fp32):
+        assert (one.value is not None, one.reason) == (True, left)
+    wrong = TASK.class_names[2]
+    assert found["macro_f1"].bundle.reason.startswith(f"mean over 3 of {CLASSES} classes: none is ")
+    assert found["macro_f1"].bundle.reason.endswith(f"; none is {wrong} either, but it is answered and counts as 0")
+    assert found["macro_f1"].difference.reason == "the two means are over different classes"
 
 
 def test_the_bins_sum_to_the_calibration_error_and_the_curve_to_the_auc(manifest):
@@ -137,6 +154,14 @@ def test_without_labels_or_positives_there_is_no_curve(manifest):
     assert negatives.reliability is not None
     assert negatives.reliability.fp32 is None
     assert sum(b.lesions for b in negatives.reliability.bundle) == 2
+
+
+def test_one_task_has_calibration_and_neither_literature_nor_score(manifest):
+    rng = np.random.default_rng(2)
+    logits, truth = rng.normal(0, 1, (40, 2, CLASSES)).astype(np.float32), rng.integers(0, CLASSES, 40)
+    found = scoring.accuracy(manifest, "pair", {TASK.name: truth}, list(map(str, range(40))), logits, None, repeats=20)
+    assert (found.literature, found.score) == (None, None)
+    assert found.calibration[TASK.name].after["ece"].bundle == found.target["ece"].bundle
 
 
 def test_a_checkpoint_is_scored_like_its_bundle(manifest):

@@ -120,6 +120,44 @@ def test_an_unlabelled_task_is_null_with_a_reason(result):
     assert row.bundle.reason == "no lesion is labelled for this task"
 
 
+def test_several_tasks_are_also_scored_in_the_form_of_the_literature(result, bundle, pairs):
+    schema = bundle.manifest.task_schema
+    for side, graphs in (("bundle", "core"), ("fp32", "reference")):
+        model = load(bundle, threads=1, graphs=graphs)
+        given = [model.classify(dermoscopic=p.dermoscopic) for p in pairs]
+        found = result.accuracy["dermoscopic"]
+        by_name = {one.title: one for one in found.literature.classes}
+        assert list(by_name)[:2] == ["MEL", "PN-ATP"]
+        atypical = schema.task("PN").class_names.index("ATP")
+        positive = np.array([p.labels["PN"] == atypical for p in pairs])
+        flagged = np.array([r.predicted["PN"] == "ATP" for r in given])
+        expected = metrics.sensitivity_specificity(positive, flagged)
+        one = by_name["PN-ATP"]
+        rates = [getattr(rate, side).value for rate in (one.sensitivity, one.specificity)]
+        assert rates == [None if np.isnan(value) else pytest.approx(value) for value in expected]
+        melanoma = np.array([p.labels["DIAG"] == schema.task("DIAG").class_names.index("MEL") for p in pairs])
+        for reached in found.score.reached:
+            flagged = np.array([reached.threshold in r.score_reached for r in given])
+            expected = metrics.sensitivity_specificity(melanoma, flagged)
+            assert getattr(reached.sensitivity, side).value == pytest.approx(expected[0])
+            assert getattr(reached.specificity, side).value == pytest.approx(expected[1])
+    assert found.literature.average_accuracy.bundle.reason == "no lesion is labelled for RS"
+    assert (found.score.lesions, found.score.labelled) == (LESIONS, 0)
+
+
+def test_what_the_role_lacks_stands_in_the_notes(result):
+    assert "role test has no lesion labelled for RS: its figures are undefined" in result.notes
+
+
+def test_a_record_from_before_these_figures_still_reads(result):
+    plain = result.to_json()
+    for accuracy in plain["accuracy"].values():
+        for name in ("literature", "score", "calibration"):
+            del accuracy[name]
+    read = VerifyResult.parse(plain, "an older record").accuracy["pair"]
+    assert (read.literature, read.score, read.calibration) == (None, None, {})
+
+
 def test_a_bundle_that_equals_its_reference_has_no_flips(bundle, pairs):
     manifest = bundle.manifest.model_copy(update={"graphs": bundle.manifest.reference})
     found = verify.verify(Bundle(TINY, manifest, "same", lean=False), pairs[:8], role="test", threads=1, bootstrap=100)

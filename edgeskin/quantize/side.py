@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edgeskin import bootstrap as boot
 from edgeskin import decide, metrics
+from edgeskin.compared import estimate
 from edgeskin.data.pairs import UNLABELLED, Pair
-from edgeskin.scoring import Deciding, Logits, estimate
+from edgeskin.scoring import Deciding, Logits
 from edgeskin.spec.gate import GateMetric, GateSpec, Margin
 from edgeskin.spec.gated import GateCheck, Verdict
 from edgeskin.spec.manifest import Mode

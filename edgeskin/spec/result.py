@@ -10,7 +10,10 @@ from edgeskin.spec.manifest import Mode
 
 
 class Estimate(Spec):
-    """A figure with its 95 % interval. What is undefined is null, and `reason` says why."""
+    """A figure with its 95 % interval. What is undefined is null, and `reason` says why.
+
+    Beside a value, `reason` is a reservation: classes that a mean leaves out, an interval that cannot be had.
+    """
 
     value: float | None = None
     low: float | None = None
@@ -89,8 +92,66 @@ class Roc(Spec):
     bundle: Curve
 
 
+class AgainstRest(Spec):
+    """One class against the others of its task. It is decided for where it is the most probable class."""
+
+    title: str  # PN-ATP; of the target MEL alone
+    task: str
+    classes: tuple[str, ...] = Field(min_length=1)
+    lesions: int  # with a label for the task
+    positives: int
+    auc: Compared
+    sensitivity: Compared
+    specificity: Compared
+    precision: Compared
+
+
+class Literature(Spec):
+    """Figures in the form in which methods for several tasks are published: see edgeskin/literature.py.
+
+    The accuracy of each task stands in `Accuracy.tasks`.
+    """
+
+    average_accuracy: Compared  # plain mean of the tasks' accuracies
+    classes: tuple[AgainstRest, ...]
+
+
+class Reached(Spec):
+    """The rule "score >= threshold" as a test for the target. `labelled`: by the score of the true criteria."""
+
+    threshold: int
+    sensitivity: Compared
+    specificity: Compared
+    labelled_sensitivity: Estimate
+    labelled_specificity: Estimate
+
+
+class ScoreFigures(Spec):
+    """The score of the predicted classes, e.g. the seven-point score. See edgeskin/checklist.py."""
+
+    lesions: int  # labelled for the target
+    labelled: int  # of them those with a label for every task that scores; the reference and the distance are theirs
+    distance: Compared  # mean |score - score of the true criteria|, in points
+    reached: tuple[Reached, ...]
+
+
+class Calibration(Spec):
+    """What temperatures do to a task's calibration error `ece` and negative log likelihood `nll` (nats).
+
+    `before`: every temperature 1, weights of the branches as stored; `after`: as the bundle decides; `change` = after -
+    before on the same draws.
+    """
+
+    before: dict[str, Compared]
+    after: dict[str, Compared]
+    change: dict[str, Compared]
+
+
 class Accuracy(Spec):
-    """Figures in one mode: task -> accuracy, balanced_accuracy, macro_f1; target -> auc, sensitivity ..."""
+    """Figures in one mode: task -> accuracy, balanced_accuracy, macro_f1; target -> auc, sensitivity ...
+
+    What an older result has not is null or empty.
+    """
 
     lesions: int
     threshold: float
@@ -99,6 +160,9 @@ class Accuracy(Spec):
     confusion: dict[str, Confusion] = Field(default_factory=dict)  # by task
     reliability: Reliability | None = None  # of the target's task; null: no lesion is labelled, or an older result
     roc: Roc | None = None  # of the target; null: no positive or no negative lesion, or an older result
+    literature: Literature | None = None  # null: the schema has one task
+    score: ScoreFigures | None = None  # null: the schema has no score
+    calibration: dict[str, Calibration] = Field(default_factory=dict)  # by task
 
 
 class GoldenResult(Spec):
