@@ -44,9 +44,9 @@ def sweep(
     if results:
         write_atomic(results, pretty_json(found.to_json()))
     out.result(found.to_json())
-    out.table(found.suite.title or found.suite.name, shown.columns(found), shown.rows(found))
+    out.table(found.suite.title or found.suite.name, shown.brief_columns(found), shown.brief_rows(found))
     if found.answers:
-        out.table("questions", shown.answer_columns(found), shown.answer_rows(found), words=True)
+        out.table("claims", ("claim", "verdict", "difference"), shown.brief_answers(found), words=True)
     if failed := shown.failures(found):
         out.table("runs without a result", ("variant", "seed", "why"), failed, words=True)
     out.line(shown.conditions(found))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from edgeskin.report.text import NONE, duration, estimate, signed
 from edgeskin.spec.sweep import Metric, Reading
-from edgeskin.spec.sweep_result import Figure, SweepResult, VariantResult
+from edgeskin.spec.sweep_result import Answer, Figure, SweepResult, VariantResult
 
 READING_TITLES: dict[Reading, str] = {
     "pair": "both images",
@@ -45,6 +45,34 @@ def columns(result: SweepResult) -> tuple[str, ...]:
     return ("variant", *result.metrics.values(), "M parameters", "M MACs", "seeds")
 
 
+def brief_columns(result: SweepResult) -> tuple[str, ...]:
+    """Titles of `brief_rows`."""
+    told = (title.partition(" at ")[0].replace("sensitivity", "sens.") for title in result.metrics.values())
+    return ("variant", *told, "M param.", "M MACs", "seeds")
+
+
+def brief_rows(result: SweepResult) -> Rows:
+    """`rows` for a terminal: names instead of titles, intervals for the first metric alone."""
+    found: Rows = []
+    for variant, row in zip(result.variants, rows(result), strict=True):
+        rest = [cell.partition(" [")[0] for cell in row[2 : 1 + len(result.metrics)]]
+        found.append((variant.name, row[1].partition(" ±")[0], *rest, *row[1 + len(result.metrics) :]))
+    return found
+
+
+def brief_answers(result: SweepResult) -> Rows:
+    """Question, verdict and the difference behind it, for a terminal."""
+    return [
+        (one.question, one.verdict or f"no verdict: {one.reason}", difference(result, one)) for one in result.answers
+    ]
+
+
+def difference(result: SweepResult, one: Answer) -> str:
+    """The difference that a verdict stands on, with its metric and its bound."""
+    bound = f", bound {one.at_least:+.2f}" if one.at_least else ""
+    return f"{result.metrics[one.metric]} {figure(one.differences.get(one.metric), difference=True)}{bound}"
+
+
 def rows(result: SweepResult, readings: Sequence[Reading] | None = None) -> Rows:
     """A row for every variant: its first reading, or each of those named that it has."""
     found: Rows = []
@@ -69,7 +97,7 @@ def _seeds(variant: VariantResult) -> str:
 
 def answer_columns(result: SweepResult) -> tuple[str, ...]:
     """Titles of `answer_rows`."""
-    return ("question", "verdict", "by", *_told(result).values(), "parameters", "MACs")
+    return ("claim", "verdict", "bound", *_told(result).values(), "parameters", "MACs")
 
 
 def _told(result: SweepResult) -> dict[Metric, str]:
@@ -82,12 +110,10 @@ def answer_rows(result: SweepResult) -> Rows:
     found: Rows = []
     for one in result.answers:
         verdict = one.verdict or f"no verdict: {one.reason}"
-        bound = f"{result.metrics.get(one.metric, one.metric)} > {one.at_least:+.2f}" if one.at_least else ""
+        bound = f"{result.metrics[one.metric]} > {f'{one.at_least:+.2f}' if one.at_least else '0'}"
         cells = [figure(one.differences.get(metric), difference=True) for metric in _told(result)]
-        shares = [NONE if share is None else f"{share:.2f}" for share in (one.parameters_ratio, one.macs_ratio)]
-        found.append(
-            (one.question, verdict, bound or f"{result.metrics.get(one.metric, one.metric)} > 0", *cells, *shares)
-        )
+        shares = [NONE if share is None else f"{share:.2f}x" for share in (one.parameters_ratio, one.macs_ratio)]
+        found.append((one.question, verdict, bound, *cells, *shares))
     return found
 
 

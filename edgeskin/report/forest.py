@@ -1,0 +1,134 @@
+"""A sweep as a picture of its own: figures and differences as dots with intervals (a forest plot), an SVG file."""
+
+import textwrap
+from collections.abc import Sequence
+
+from markupsafe import escape
+
+from edgeskin.report.svg import Axis, line, number, text, ticks
+from edgeskin.spec.sweep import Metric
+from edgeskin.spec.sweep_result import Figure, SweepResult
+
+_WIDTH, _ROW, _LINE = 980, 26, 15
+_LABEL, _PANELS, _GAP, _RIGHT = 366, (382, 968), 26, 852
+_PANEL_METRICS = 2
+_LETTERS = 58  # of a label in a line
+_LEGEND = (
+    "Dots: means over the seeds with their 95 % intervals over lesions. Rings: single seeds. "
+    "Dashed: the first variant, or no difference. Dotted: the bound of a claim."
+)
+_STYLE = """
+text{font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1f2328}
+.head{font-weight:600;font-size:13.5px}.group{fill:#656d76;font-size:11.5px}.tick{fill:#656d76;font-size:11px}
+.grid{stroke:#d8dee4}.axis{stroke:#8c959f}.zero{stroke:#656d76;stroke-dasharray:4 3}
+.bound{stroke:#bf5b04;stroke-dasharray:2 3}
+.span{stroke:#0b62c4;stroke-width:2.2}.dot{fill:#0b62c4}.seed{fill:none;stroke:#0b62c4;stroke-opacity:.65}
+.holds{fill:#116329}.fails{fill:#a40e26}
+@media (prefers-color-scheme:dark){
+text{fill:#e6edf3}.group,.tick{fill:#9198a1}.grid{stroke:#30363d}.axis,.zero{stroke:#7d8590}.bound{stroke:#e8963a}
+.span,.seed{stroke:#58a6ff}.dot{fill:#58a6ff}.holds{fill:#57ab5a}.fails{fill:#ff7b72}}
+"""
+
+
+def forest(result: SweepResult) -> str:
+    """The whole plot: variants in two metrics above, differences behind the questions below."""
+    parts = [text(8, 16, _LEGEND, "tick")]
+    bottom = _variants(result, parts, 44)
+    if result.answers:
+        bottom = _answers(result, parts, bottom + 34)
+    title = escape(f"{result.suite.title or result.suite.name}: {result.data}, {result.lesions} lesions")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom}" width="{_WIDTH}" '
+        f'height="{bottom}" role="img" aria-label="{title}"><title>{title}</title><style>{_STYLE}</style>'
+        f"{''.join(parts)}</svg>\n"
+    )
+
+
+def _shown(result: SweepResult) -> list[Metric]:
+    """Macro-F1 and the first ranking."""
+    ranked = [metric for metric in result.metrics if metric.startswith("auc_")]
+    return ["macro_f1", *ranked][:_PANEL_METRICS]
+
+
+def _variants(result: SweepResult, parts: list[str], top: int) -> int:
+    """A row for each variant's first reading, a panel for each metric. Returns where it ends."""
+    found = [(v, next(iter(v.readings.values()))) for v in result.variants if v.readings]
+    metrics = _shown(result)
+    wide = (_PANELS[1] - _PANELS[0] - _GAP * (len(metrics) - 1)) / len(metrics)
+    bottom = top + 12 + _ROW * len(found)
+    for place, metric in enumerate(metrics):
+        figures = [one.figures[metric] for _, one in found]
+        left = _PANELS[0] + place * (wide + _GAP)
+        axis = _axis(figures, left, left + wide)
+        parts += [text(left, top, result.metrics[metric], "head"), *_grid(axis, top + 8, bottom)]
+        first = figures[0].estimate.value if figures else None
+        if first is not None:
+            parts.append(line(axis(first), top + 8, axis(first), bottom, "zero"))
+        for row, one in enumerate(figures):
+            parts += _dot(axis, one, top + 12 + _ROW * row + _ROW // 2)
+    group = ""
+    for row, (variant, _) in enumerate(found):
+        y = top + 12 + _ROW * row + _ROW // 2 + 4
+        if variant.group != group:
+            group = variant.group
+            parts.append(text(8, y, group, "group"))
+        short = textwrap.shorten(variant.title, 46, placeholder=" …")
+        parts.append(text(_LABEL, y, short, "", "end"))
+    return bottom + 20
+
+
+def _answers(result: SweepResult, parts: list[str], top: int) -> int:
+    """A row for each question: the difference in its metric, its bound, its verdict. Returns where it ends."""
+    found = [(one, one.differences.get(one.metric)) for one in result.answers]
+    axis = _axis([figure for _, figure in found if figure], _PANELS[0] + 40, _RIGHT - 14, zero=True)
+    labels = [textwrap.wrap(one.question, _LETTERS) for one, _ in found]
+    heights = [max(_ROW, _LINE * len(lines) + 9) for lines in labels]
+    bottom = top + 12 + sum(heights)
+    named = sorted({result.metrics.get(one.metric, one.metric) for one, _ in found})
+    parts.append(text(8, top, f"paired difference in {', '.join(named)}", "head"))
+    parts += _grid(axis, top + 8, bottom)
+    parts.append(line(axis(0), top + 8, axis(0), bottom, "zero"))
+    y = top + 12
+    for (one, figure), lines, height in zip(found, labels, heights, strict=True):
+        middle = y + height / 2
+        start = middle + 4 - _LINE * (len(lines) - 1) / 2
+        parts += [text(8, start + _LINE * index, words) for index, words in enumerate(lines)]
+        if figure:
+            if one.at_least:
+                parts.append(line(axis(one.at_least), y + 3, axis(one.at_least), y + height - 3, "bound"))
+            parts += _dot(axis, figure, middle)
+        style = {"holds": "holds", "does not hold": "fails"}.get(one.verdict or "", "group")
+        parts.append(text(_RIGHT, middle + 4, (one.verdict or "no verdict").removesuffix(" at this size"), style))
+        y += height
+    return bottom + 20
+
+
+def _axis(figures: Sequence[Figure], start: float, end: float, *, zero: bool = False) -> Axis:
+    """An axis that holds all intervals and every seed."""
+    values = [0.0] if zero else []
+    for one in figures:
+        found = one.estimate
+        values += [value for value in (found.low, found.value, found.high, *one.seeds.values()) if value is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    spare = (high - low) * 0.04 or 0.01
+    return Axis(low - spare, high + spare, start, end)
+
+
+def _grid(axis: Axis, top: float, bottom: float) -> list[str]:
+    parts = []
+    for value in ticks(axis.low, axis.high, 5):
+        x = axis(value)
+        parts += [line(x, top, x, bottom, "grid"), text(x, bottom + 14, number(value), "tick", "middle")]
+    parts.append(line(axis.start, bottom, axis.end, bottom, "axis"))
+    return parts
+
+
+def _dot(axis: Axis, found: Figure, y: float) -> list[str]:
+    """The mean with its interval, each seed as a small ring."""
+    value, low, high = found.estimate.value, found.estimate.low, found.estimate.high
+    if value is None:
+        return []
+    parts = [f'<circle cx="{axis(one)}" cy="{y}" r="2.6" class="seed"/>' for one in found.seeds.values()]
+    if low is not None and high is not None:
+        parts.append(line(axis(low), y, axis(high), y, "span"))
+    return [*parts, f'<circle cx="{axis(value)}" cy="{y}" r="4.4" class="dot"/>']

@@ -1,0 +1,176 @@
+"""Figures of a sweep against the same figures worked out lesion by lesion, draw by draw, with scikit-learn."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.result import Estimate
+from edgeskin.spec.sweep_result import Figure
+from edgeskin.sweeping.figures import METHOD, Judge, decide_on, metric_titles, probabilities
+
+
+def softmax(logits, temperature=1.0):
+    powers = np.exp(logits.astype(np.float64) / temperature)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def by_hand(given, reading, places, only=()):
+    """Every metric of one run on drawn lesions, by another way: scikit-learn on the repeated rows."""
+    from sklearn.metrics import f1_score, recall_score, roc_auc_score, roc_curve
+
+    if reading == "pair":
+        found = 0.6 * softmax(given.pair[:, 1]) + 0.4 * softmax(given.pair[:, 0], 1.5)
+    else:
+        found = softmax(given.dermoscopic)
+    truth, found = given.labels[places, 0], found[places]
+    top, present = found.argmax(1), np.unique(truth)
+    told = {
+        "macro_f1": lambda: f1_score(truth, top, average="macro"),
+        "balanced_accuracy": lambda: recall_score(truth, top, labels=present, average="macro"),
+    }
+    for title, classes in (("melanoma", [1]), ("malignant", [1, 2])):
+        positive, score = np.isin(truth, classes), found[:, classes].sum(1)
+        told[f"auc_{title}"] = partial(roc_auc_score, positive, score)
+        false, true, _ = roc_curve(positive, score, drop_intermediate=False)
+        told[f"sensitivity_{title}"] = partial(np.max, true[false <= 0.1 + 1e-9])
+    return {name: told[name]() for name in only or told}
+
+
+def drawn_lesions(judge, row):
+    return np.repeat(np.arange(len(judge.first.lesions)), judge.weights[row].astype(int))
+
+
+@pytest.mark.parametrize("reading", ["pair", "dermoscopic"])
+def test_every_metric_on_every_draw_is_that_of_the_repeated_lesions(schema, suite_of, answers_of, reading):
+    given = answers_of(1.0, 0)
+    judge = Judge(suite_of(), schema, given)
+    rows = judge.rows("base", 0, given, reading)
+    assert list(rows) == list(judge.titles)
+    for row in (0, 1, 2, 50, 100):
+        expected = by_hand(given, reading, drawn_lesions(judge, row))
+        assert {metric: rows[metric][row] for metric in rows} == pytest.approx(expected), row
+
+
+def test_patients_are_drawn_as_a_whole(schema, suite_of, answers_of):
+    judge = Judge(suite_of(), schema, answers_of(1.0, 0))
+    assert (judge.weights[:, 0::2] == judge.weights[:, 1::2]).all()  # two lesions each
+    assert not (judge.weights[:, 0] == judge.weights[:, 2]).all()
+
+
+def test_the_interval_is_that_of_the_mean_over_seeds(schema, suite_of, answers_of):
+    found = {seed: answers_of(1.0, seed) for seed in (0, 1)}
+    judge = Judge(suite_of(), schema, found[0])
+    figure = judge.variant("base", found, {}).readings["pair"].figures["macro_f1"]
+    means = []
+    for row in range(101):
+        places = drawn_lesions(judge, row)
+        means.append(np.mean([by_hand(given, "pair", places, ["macro_f1"])["macro_f1"] for given in found.values()]))
+    assert figure.estimate.value == pytest.approx(means[0])
+    assert (figure.estimate.low, figure.estimate.high) == pytest.approx(tuple(np.quantile(means[1:], [0.025, 0.975])))
+    own = [by_hand(given, "pair", np.arange(60))["macro_f1"] for given in found.values()]
+    assert list(figure.seeds.values()) == pytest.approx(own)
+    assert figure.spread == pytest.approx(np.std(own, ddof=1))
+    assert "draw" in METHOD
+
+
+def test_a_difference_is_paired(schema, suite_of, answers_of):
+    """The better half of two equal runs differs by what it is better, draw by draw; of equal ones by nothing at all."""
+    suite = suite_of(comparison=[{"question": "?", "a": "base", "b": "other"}])
+    good, bad = {s: answers_of(2.0, s) for s in (0, 1)}, {s: answers_of(0.2, s) for s in (0, 1)}
+    judge = Judge(suite, schema, good[0])
+    better = judge.answer(suite.comparison[0], {"base": good, "other": bad})
+    assert better.verdict == "holds"
+    assert better.parameters_ratio == 1.0
+    pieces, name = [], "auc_melanoma"
+    for row in range(101):
+        places = drawn_lesions(judge, row)
+        auc = [[by_hand(run[s], "pair", places, [name])[name] for s in (0, 1)] for run in (good, bad)]
+        pieces.append(np.mean(auc[0]) - np.mean(auc[1]))
+    found = better.differences["auc_melanoma"].estimate
+    assert (found.value, found.low, found.high) == pytest.approx((pieces[0], *np.quantile(pieces[1:], [0.025, 0.975])))
+    worse = judge.answer(suite.comparison[0].model_copy(update={"a": "other", "b": "base"}),
+                         {"base": good, "other": bad})  # fmt: skip
+    assert worse.verdict == "does not hold"
+    same = Judge(suite, schema, good[0]).answer(suite.comparison[0], {"base": good, "other": good})
+    assert same.verdict == "undecided at this size"
+    assert same.differences["macro_f1"].estimate == Estimate(value=0, low=0, high=0)
+
+
+def test_only_seeds_of_both_sides_are_compared(schema, suite_of, answers_of):
+    suite = suite_of(comparison=[{"question": "?", "a": "base", "b": "other"}])
+    judge = Judge(suite, schema, answers_of(1.0, 0))
+    runs = {"base": {0: answers_of(1.0, 0), 1: answers_of(1.0, 1)}, "other": {1: answers_of(0.5, 1)}}
+    assert judge.answer(suite.comparison[0], runs).seeds == (1,)
+    none = judge.answer(suite.comparison[0], {"base": runs["base"]})
+    assert none.verdict is None
+    assert "no finished run" in none.reason
+    assert none.differences == {}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "seeds", "at_least", "verdict", "words"),
+    [
+        (0.01, 0.05, (0.02, 0.04), 0.0, "holds", ""),
+        (0.01, 0.05, (-0.01, 0.07), 0.0, "undecided at this size", "1 of 2 seeds"),
+        (-0.02, 0.05, (0.02, 0.04), 0.0, "undecided at this size", "interval holds the bound +0.000"),
+        (-0.009, 0.05, (0.02, 0.04), -0.01, "holds", ""),
+        (-0.05, -0.01, (-0.02, -0.04), 0.0, "does not hold", ""),
+        (-0.05, -0.01, (-0.06, 0.01), 0.0, "undecided at this size", "1 of 2 seeds"),
+        (-0.05, -0.02, (-0.03, -0.04), -0.01, "does not hold", ""),
+    ],
+)
+def test_verdicts(low, high, seeds, at_least, verdict, words):
+    value = sum(seeds) / 2
+    figure = Figure(estimate=Estimate(value=value, low=low, high=high), seeds=dict(enumerate(seeds)), spread=0.0)
+    told, reason = decide_on(figure, at_least)
+    assert told == verdict
+    assert words in reason
+    assert bool(words) == bool(reason)
+
+
+def test_what_is_undefined_says_so_and_gives_no_verdict(schema, suite_of, answers_of):
+    labels = np.zeros((60, 1), np.int64)  # nevi alone
+    given = {0: answers_of(1.0, 0, labels=labels)}
+    suite = suite_of(comparison=[{"question": "?", "a": "base", "b": "other", "metric": "auc_melanoma"}])
+    judge = Judge(suite, schema, given[0])
+    figure = judge.variant("base", given, {}).readings["pair"].figures["auc_melanoma"]
+    assert figure.estimate.value is None
+    assert "undefined" in figure.estimate.reason
+    assert figure.seeds == {}
+    answer = judge.answer(suite.comparison[0], {"base": given, "other": given})
+    assert answer.verdict is None
+    assert "undefined" in answer.reason
+
+
+def test_each_reading_is_of_its_own_logits(schema, answers_of):
+    pair, clinical = answers_of(1.0, 0), answers_of(1.0, 0, "clinical")
+    assert probabilities(pair, schema, "clinical-branch")["DIAG"] == pytest.approx(softmax(pair.pair[:, 0], 1.5))
+    assert probabilities(pair, schema, "dermoscopic-branch")["DIAG"] == pytest.approx(softmax(pair.pair[:, 1]))
+    assert probabilities(clinical, schema, "clinical")["DIAG"] == pytest.approx(softmax(clinical.clinical, 1.5))
+    for given, reading in ((pair, "clinical"), (clinical, "pair"), (clinical, "dermoscopic")):
+        with pytest.raises(EdgeskinError, match="not asked so"):
+            probabilities(given, schema, reading)
+
+
+def test_runs_on_other_lesions_are_refused(schema, suite_of, answers_of):
+    judge = Judge(suite_of(), schema, answers_of(1.0, 0))
+    other = dataclasses.replace(answers_of(1.0, 1), lesions=tuple("x" * 60))
+    with pytest.raises(EdgeskinError, match="different lesions"):
+        judge.rows("other", 1, other, "pair")
+
+
+def test_targets_and_metrics_must_exist(schema, suite_of):
+    assert list(metric_titles(schema, suite_of())) == [
+        "macro_f1", "balanced_accuracy", "auc_melanoma", "auc_malignant", "sensitivity_melanoma",
+        "sensitivity_malignant",
+    ]  # fmt: skip
+    for fields, words in (
+        ({"target": [{"task": "DIAG", "positive": ["MELA"], "title": "x"}]}, "did you mean 'MEL'"),
+        ({"target": [{"task": "DIA", "positive": ["MEL"], "title": "x"}]}, "did you mean 'DIAG'"),
+        ({"comparison": [{"question": "q", "a": "base", "b": "other", "metric": "macrof1"}]}, "mean 'macro_f1'"),
+    ):
+        with pytest.raises(EdgeskinError, match=words):
+            metric_titles(schema, suite_of(**fields))
