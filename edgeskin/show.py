@@ -4,30 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeskin import out
+from edgeskin import out, show_figures
 from edgeskin.errors import EdgeskinError
 from edgeskin.examinations import classify_all, read_examinations
 from edgeskin.runtime import Classifier, Result
+from edgeskin.show_figures import estimate
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import Manifest
-from edgeskin.spec.result import Compared, Estimate, Flips, VerifyResult
+from edgeskin.spec.result import Flips, VerifyResult
 from edgeskin.spec.search import Candidate
-
-
-def estimate(found: Estimate, signed: bool = False) -> str:
-    """A figure with its interval, or why there is none.
-
-    >>> estimate(Estimate(value=0.5, low=0.4, high=0.6))
-    '0.500 [0.400, 0.600]'
-    >>> estimate(Estimate(reason="no melanoma"))
-    'undefined: no melanoma'
-    """
-    if found.value is None:
-        return f"undefined: {found.reason}" if found.reason else "-"
-    form = "+.3f" if signed else ".3f"
-    if found.low is None or found.high is None:
-        return f"{found.value:{form}}"
-    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def result(found: Result, manifest: Manifest) -> None:
@@ -42,9 +27,9 @@ def result(found: Result, manifest: Manifest) -> None:
     out.line(f"P({decision.title}) {decision.probability:.3f}, threshold {decision.threshold:.3f}: {verdict}")
     if manifest.phantom:
         out.line("the network was trained on drawn images: this says nothing about a real lesion")
-    if found.score is not None and manifest.task_schema.score:
-        reached = ", ".join(f">= {t}" for t in found.score_reached) or "no threshold reached"
-        out.line(f"{manifest.task_schema.score.title} {found.score} ({reached})")
+    if found.score is not None and (scored := manifest.task_schema.score):
+        reached = ", ".join(f">= {t} {'reached' if t in found.score_reached else 'not'}" for t in scored.thresholds)
+        out.line(f"{scored.title} {found.score} ({reached})")
     rows = []
     for task, classes in found.probabilities.items():
         ranked = sorted(classes.items(), key=lambda item: -item[1])[:3]
@@ -78,19 +63,22 @@ def many(model: Classifier, pairs: Path, lines: Path | None) -> None:
     read = [row for row in rows if "error" not in row]
     good = [row for row in read if row["assessable"]]
     if len(read) <= 50 and not lines:
+        score = [schema.score.title] if schema.score else []
+        nothing = ["-"] * (2 + len(score))
         shown = [
             (
                 row["lesion_id"],
                 row["mode"],
                 row["predicted"][schema.target.task],
                 f"{row['decision']['probability']:.3f}",
+                *([str(row["score"])] if schema.score else []),
                 "refer" if row["decision"]["refer"] else "-",
             )
             if row["assessable"]
-            else (row["lesion_id"], row["mode"], "-", "-", "; ".join(quality(row["quality"], False)))
+            else (row["lesion_id"], row["mode"], *nothing, "; ".join(quality(row["quality"], False)))
             for row in read
         ]
-        out.table("", ["lesion", "mode", schema.target.task, f"P({schema.target.title})", "decision"], shown)
+        out.table("", ["lesion", "mode", schema.target.task, f"P({schema.target.title})", *score, "decision"], shown)
     referred = sum(row["decision"]["refer"] for row in good)
     out.line(f"{len(good)} lesions classified, {referred} at or above the threshold for {schema.target.title}")
     if len(good) < len(read):
@@ -231,21 +219,10 @@ def verify(found: VerifyResult) -> None:
     """Accuracy FP32 beside INT8, flips, golden cases, remarks."""
     backend = str(found.engine.get("backend", ""))  # of a build kit: "emulation of tensorrt"
     emulated = backend.startswith("emulation")
+    own = found.precision.upper() + (" emulated" if emulated else "")
     for mode, accuracy in found.accuracy.items():
-        rows: list[tuple[str, str, str, str]] = []
-        for task, figures in accuracy.tasks.items():
-            rows += [_compared(f"{task} {name}", value) for name, value in figures.items()]
-        rows += [_compared(f"target {name}", value) for name, value in accuracy.target.items()]
-        out.table(
-            f"mode {mode}, {accuracy.lesions} lesions of role {found.role} ({found.data})",
-            [
-                "metric (95 % interval)",
-                "FP32",
-                found.precision.upper() + (" emulated" if emulated else ""),
-                "difference",
-            ],
-            rows,
-        )
+        title = f"mode {mode}, {accuracy.lesions} lesions of role {found.role} ({found.data})"
+        show_figures.accuracy(accuracy, title, own)
         if parity := found.parity.get(mode):
             out.line(f"flips of the class:  {flips(parity.predicted)}")
             out.line(f"flips of referral:   {flips(parity.referral)}")
@@ -255,10 +232,6 @@ def verify(found: VerifyResult) -> None:
     out.line(f"golden cases: {good} of {len(found.golden)} hold {where}")
     for remark in found.notes:
         out.line(f"note: {remark}")
-
-
-def _compared(name: str, value: Compared) -> tuple[str, str, str, str]:
-    return name, estimate(value.fp32), estimate(value.bundle), estimate(value.difference, signed=True)
 
 
 def flips(found: Flips) -> str:

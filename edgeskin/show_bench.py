@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeskin import out
-from edgeskin.show import estimate
+from edgeskin.show_figures import estimate
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.comparison import Comparison
 from edgeskin.spec.device import Beside, Device

@@ -4,7 +4,8 @@ from edgeskin import out
 from edgeskin.engine import memory
 from edgeskin.report.engine import CACHES, MAKERS, NO_ENGINE, SIBLING, bound_to
 from edgeskin.report.text import size_text
-from edgeskin.show import estimate, flips
+from edgeskin.show import flips
+from edgeskin.show_figures import estimate
 from edgeskin.spec.engine import EngineEvidence, KitEvidence, MemoryEstimate
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.manifest import MODES, Mode

@@ -7,9 +7,19 @@ import pytest
 from PIL import Image
 
 import edgeskin
-from edgeskin import catalog, out, show, show_bench
+from edgeskin import catalog, out, show, show_bench, show_figures
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.result import Estimate, Flips
+from edgeskin.spec.result import (
+    Accuracy,
+    AgainstRest,
+    Calibration,
+    Compared,
+    Estimate,
+    Flips,
+    Literature,
+    Reached,
+    ScoreFigures,
+)
 
 pytest.importorskip("onnxruntime", reason="the tiny bundle needs edgeskin[onnxruntime]")
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
@@ -49,7 +59,7 @@ def pairs(tmp_path) -> Path:
     ],
 )
 def test_estimate(value, signed, text):
-    assert show.estimate(value, signed) == text
+    assert show_figures.estimate(value, signed) == text
 
 
 def test_one_lesion(model, pairs, capsys):
@@ -74,7 +84,7 @@ def test_a_lesion_below_every_threshold(model, pairs, capsys):
     show.result(quiet, model.manifest.model_copy(update={"phantom": False}))
     said = capsys.readouterr().out
     assert "P(melanoma) 0.010, threshold 0.350: below the threshold" in said
-    assert "no threshold reached" in said
+    assert "seven-point score 0 (>= 1 not, >= 3 not)" in said
     assert "drawn images" not in said
 
 
@@ -107,6 +117,7 @@ def test_many(model, pairs, capsys, tmp_path):
     said = capsys.readouterr().out
     assert all(f" {mode} " in said for mode in ("pair", "dermoscopic"))
     assert "3 lesions classified" in said
+    assert "seven-point score" in said
     show.many(model, pairs, tmp_path / "a.jsonl")
     said = capsys.readouterr().out
     assert "a.jsonl" in said
@@ -145,3 +156,59 @@ def test_doctor(capsys):
     said = capsys.readouterr().out
     assert "trainer: absent; enables: train; fix: pip install x" in said
     assert "engine: ok" not in said
+
+
+def one(value: float | None, reason: str = "") -> Compared:
+    same = Estimate(value=value, low=value, high=value, reason=reason)
+    return Compared(fp32=same, bundle=same, difference=same)
+
+
+def several_tasks() -> Accuracy:
+    figures = {"accuracy": one(0.7), "balanced_accuracy": one(0.6, "mean over 4 of 5 classes: none is SK")}
+    against = [
+        AgainstRest(
+            title=title, task=task, classes=("x",), lesions=395, positives=9, auc=one(0.9), sensitivity=one(0.8),
+            specificity=one(0.75), precision=one(precision, "" if precision else f"no lesion is answered {title}"),
+        )
+        for title, task, precision in (("MEL", "DIAG", 0.66), ("PN-ATP", "PN", None))
+    ]  # fmt: skip
+    reached = Reached(
+        threshold=3, sensitivity=one(0.81), specificity=one(0.31), labelled_sensitivity=Estimate(value=0.929),
+        labelled_specificity=Estimate(value=0.822),
+    )  # fmt: skip
+    phases = {phase: {"ece": one(0.125), "nll": one(1.375)} for phase in ("before", "after", "change")}
+    return Accuracy(
+        lesions=395,
+        threshold=0.3,
+        tasks={"DIAG": figures, "PN": figures},
+        target={"auc": one(0.91)},
+        literature=Literature(average_accuracy=one(0.7654), classes=tuple(against)),
+        score=ScoreFigures(lesions=395, labelled=390, distance=one(1.25), reached=(reached,)),
+        calibration={"DIAG": Calibration(**phases)},
+    )
+
+
+def test_several_tasks_are_shown_as_the_literature_does(capsys):
+    show_figures.accuracy(several_tasks(), "mode pair", "INT8")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mean accuracy of 2 tasks 0.765 [0.765, 0.765]" in said
+    assert "PN accuracy" in said
+    assert "PN balanced_accuracy" not in said  # of the target's task alone; the record has the others
+    assert "note: DIAG balanced_accuracy: mean over 4 of 5 classes: none is SK" in said
+    assert "by the most probable class" in said
+    assert "MEL 9 of 395 FP32 0.900 [0.900, 0.900] 0.800" in said
+    assert "PN-ATP 9 of 395 INT8 0.900 [0.900, 0.900] 0.800 [0.800, 0.800] 0.750 [0.750, 0.750] -" in said
+    assert "note: PN-ATP precision: undefined: no lesion is answered PN-ATP" in said
+    assert "score >= 3: sensitivity 0.810" in said
+    assert "0.929" in said
+    assert "true criteria, 390 lesions" in said
+    assert "negative log likelihood, its temperatures 1.375" in said
+
+
+def test_an_older_record_shows_all_its_tasks(capsys):
+    old = several_tasks().model_copy(update={"literature": None, "score": None, "calibration": {}})
+    show_figures.accuracy(old, "mode pair", "INT8")
+    said = capsys.readouterr().out
+    assert "PN balanced_accuracy" in said
+    assert "most probable" not in said
+    assert "calibration" not in said
