@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeskin import out
+from edgeskin import env, out
 from edgeskin.cli_options import Json, Threads
 from edgeskin.errors import EdgeskinError
 
@@ -105,7 +105,8 @@ def train(
             "no data set is named", got="neither --data nor --recipe", fix="--data milk10k, derm7pt or csv"
         )
     network.setdefault("backbone", "tf_efficientnet_lite0")
-    out.configure(json_output=json)
+    first = env.rank() == 0  # of the processes that train together; it alone speaks
+    out.configure(json_output=json, quiet=not first)
     record = chain.train(
         spec.DataSpec.parse(source, "the options"),
         spec.NetworkSpec.parse(network, "the options"),
@@ -113,6 +114,8 @@ def train(
         weights or start.get("weights", ""),
         folder,
     )
+    if not first:
+        return
     out.result(record.to_json())
     out.line(f"{folder}: {record.parameters / 1e6:.2f} M parameters, first weights: {record.weights_source}")
     out.table("control role", ["metric", "value"], [(k, f"{v:.4f}") for k, v in record.control_metrics.items()])

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 _FALSE = {"", "0", "false", "no", "off"}
 
@@ -44,3 +45,31 @@ def preset(**values: str) -> None:
     """
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+class Group(NamedTuple):
+    """Processes that torchrun started."""
+
+    processes: int  # on all machines
+    processes_here: int
+
+
+def torchrun() -> Group | None:
+    """The group that torchrun started this process in; None: another way.
+
+    >>> torchrun() is None
+    True
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return Group(int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def rank() -> int:
+    """Number of this process among those that train together, from 0: torchrun's, or Lightning's on one machine.
+
+    >>> rank()
+    0
+    """
+    name = "RANK" if torchrun() else "LOCAL_RANK"
+    return int(os.environ.get(name, "0"))

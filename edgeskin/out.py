@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from edgeskin import env
 from edgeskin.errors import EdgeskinError
 
 T = TypeVar("T")
@@ -70,7 +71,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 def error(problem: EdgeskinError) -> None:
     """The error as one line on stderr, its details below."""
-    print(f"edgeskin: {problem.line()}", file=sys.stderr)
+    who = f"edgeskin, process {rank + 1}" if (rank := env.rank()) else "edgeskin"
+    print(f"{who}: {problem.line()}", file=sys.stderr)
     for detail in problem.details[:50]:
         print(f"  {detail}", file=sys.stderr)
     if len(problem.details) > 50:

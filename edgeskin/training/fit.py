@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +21,75 @@ from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import TrainSpec
 from edgeskin.training import callbacks
 from edgeskin.training.callbacks import Resumable
-from edgeskin.training.frames import ControlPairs, EpochSampler, TrainingPairs, finer, label_array, stored_frames
+from edgeskin.training.frames import (
+    ControlPairs,
+    EpochSampler,
+    TrainingPairs,
+    deal,
+    finer,
+    label_array,
+    stored_frames,
+)
+from edgeskin.training.processes import accelerator, nodes, partners
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What a training goes through in an epoch, and the control role's plain frames, uint8 [N, 2, H, W, 3]."""
+class Data(lightning.LightningDataModule):
+    """What a training goes through: both roles decoded once, by the first process of a machine, and read by all."""
 
-    loader: Any
-    control: Any
-    control_frames: NDArray[np.uint8]
-    labels: NDArray[np.int64]  # of the training pairs [N, tasks]
-    batches: int  # in an epoch
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        control: Sequence[Pair],
+        schema: Schema,
+        preprocess: Preprocess,
+        train: TrainSpec,
+        cache: Path,
+    ) -> None:
+        """cache: folder of the decoded frames."""
+        super().__init__()
+        self.pairs, self.control, self.schema, self.preprocess = pairs, control, schema, preprocess
+        self.train, self.cache = train, cache
+        self.labels = label_array(pairs, schema)  # of the training pairs, int64 [N, tasks]
+        self.deal = deal(len(pairs), train)
 
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, in the whole training."""
+        return self.deal.batches // self.deal.accumulate * self.train.epochs
 
-def prepare_data(
-    pairs: Sequence[Pair],
-    control: Sequence[Pair],
-    schema: Schema,
-    preprocess: Preprocess,
-    train: TrainSpec,
-    cache: Path,
-) -> Data:
-    """Decode both roles once into the folder `cache` and make their loaders."""
-    train_frames = stored_frames(pairs, finer(preprocess), cache, "decoding train")
-    control_frames = stored_frames(control, preprocess, cache, "decoding control")
-    labels = label_array(pairs, schema)
-    loader: Any = DataLoader(
-        TrainingPairs(train_frames, [p.clinical is not None for p in pairs], labels, train),
-        batch_size=min(train.batch_pairs, len(labels)),
-        sampler=EpochSampler(len(labels), train.seed),
-        # Its own: a loader draws a number when it starts an epoch, in a resumed run at another moment than in a whole
-        # one, and that must not shift the dropout masks.
-        generator=torch.Generator(),
-        num_workers=train.workers,
-        drop_last=True,
-    )
-    held: Any = DataLoader(
-        ControlPairs(control_frames, [p.clinical is not None for p in control], label_array(control, schema)),
-        batch_size=train.batch_pairs,
-    )
-    return Data(loader, held, control_frames, labels, max(1, len(labels) // (train.batch_pairs * train.devices)))
+    @property
+    def train_frames(self) -> NDArray[np.uint8]:
+        """Finer than the network's, uint8 [N, 2, H, W, 3]."""
+        return stored_frames(self.pairs, finer(self.preprocess), self.cache, "decoding train")
+
+    @property
+    def control_frames(self) -> NDArray[np.uint8]:
+        """Of the control role, as the network takes them, uint8 [N, 2, H, W, 3]."""
+        return stored_frames(self.control, self.preprocess, self.cache, "decoding control")
+
+    def prepare_data(self) -> None:
+        """Decode. The other processes wait."""
+        _ = self.train_frames, self.control_frames
+
+    def train_dataloader(self) -> Any:
+        """Augmented training pairs."""
+        loader: Any = DataLoader(
+            TrainingPairs(self.train_frames, [p.clinical is not None for p in self.pairs], self.labels, self.train),
+            batch_size=self.deal.batch,
+            sampler=EpochSampler(len(self.labels), self.train.seed, self.deal.batch * self.deal.batches),
+            # Its own: a loader draws a number when it starts an epoch, in a resumed run at another moment than in a
+            # whole one, and that must not shift the dropout masks.
+            generator=torch.Generator(),
+            num_workers=self.train.workers,
+            drop_last=True,
+        )
+        return loader
+
+    def val_dataloader(self) -> Any:
+        """Plain pairs of the control role."""
+        has, labels = [p.clinical is not None for p in self.control], label_array(self.control, self.schema)
+        loader: Any = DataLoader(ControlPairs(self.control_frames, has, labels), batch_size=self.train.batch_pairs)
+        return loader
 
 
 def fit(
@@ -82,30 +109,31 @@ def fit(
         mixed: half precision on a GPU.
 
     Raises:
-        EdgeskinError: the process was asked to end.
+        EdgeskinError: the process was asked to end, or another one of this training ended.
     """
     _quiet()
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    here, machines = nodes(train)
+    kind = accelerator(train)
     trainer = lightning.Trainer(
         max_epochs=train.epochs,
-        accelerator=accelerator,
-        devices=train.devices,
+        accelerator=kind,
+        devices=here,
+        num_nodes=machines,
         strategy="ddp_find_unused_parameters_true" if train.devices > 1 else "auto",
-        precision="16-mixed" if mixed and accelerator == "gpu" else "32-true",
+        precision="16-mixed" if mixed and kind == "gpu" else "32-true",
         logger=[CSVLogger(folder, name="logs", version="csv"), TensorBoardLogger(folder, name="logs", version="tb")],
-        callbacks=[callbacks.ShowProgress(train.epochs, data.batches), resumable, *after],
+        callbacks=[callbacks.ShowProgress(train.epochs, data.deal.batches), resumable, *after],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
-        accumulate_grad_batches=train.accumulate,
+        accumulate_grad_batches=data.deal.accumulate,
         use_distributed_sampler=False,  # EpochSampler deals among processes itself
     )
     try:
-        trainer.fit(module, data.loader, data.control, ckpt_path=resumable.found(), weights_only=False)
+        with partners():
+            trainer.fit(module, datamodule=data, ckpt_path=resumable.found(), weights_only=False)
     except SIGTERMException:  # of Lightning: it would end the process with status 0
         raise EdgeskinError(
             "stopped by a signal", got="SIGTERM", fix="run it again, it resumes after the last finished epoch"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 from edgeskin import out
 from edgeskin.data.pairs import Pair
+from edgeskin.errors import EdgeskinError
 from edgeskin.files import canonical_json, sha256_bytes
 from edgeskin.preprocess import prepare
 from edgeskin.spec.preprocess import Preprocess
@@ -114,21 +115,53 @@ class TrainingPairs(Dataset[tuple[Tensor, bool, Tensor]]):
 _JITTER: Any = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
 
 
+class Deal(NamedTuple):
+    """How the pairs of an epoch are dealt, the same for every process."""
+
+    batch: int  # pairs in a batch of a process
+    accumulate: int  # batches in a step
+    batches: int  # in an epoch of a process, a whole number of steps
+
+
+def deal(count: int, train: TrainSpec) -> Deal:
+    """Whole steps alone, so that each weighs the same; what is left over of an epoch is drawn into the next ones.
+
+    A step takes batch_pairs * accumulate * devices pairs whichever way they are split, and an epoch as many steps.
+
+    Raises:
+        EdgeskinError: fewer pairs than processes.
+
+    >>> deal(1000, TrainSpec(batch_pairs=64))
+    Deal(batch=64, accumulate=1, batches=15)
+    >>> deal(1000, TrainSpec(batch_pairs=32, accumulate=2))
+    Deal(batch=32, accumulate=2, batches=30)
+    >>> deal(1000, TrainSpec(batch_pairs=32, devices=2))
+    Deal(batch=32, accumulate=1, batches=15)
+    """
+    if count < train.devices:
+        raise EdgeskinError("fewer training pairs than processes", got=f"{count} for {train.devices}", fix="more data")
+    batch = min(train.batch_pairs, count // train.devices)
+    accumulate = min(train.accumulate, count // (batch * train.devices))
+    return Deal(batch, accumulate, count // (batch * train.devices * accumulate) * accumulate)
+
+
 class EpochSampler(Sampler[int]):
     """Shuffled indices that carry their epoch: epoch * n + index, an order given by (seed, epoch) alone.
 
-    Processes that train together deal the same order among themselves.
+    Processes that train together deal the same order among themselves, one by one: batch k of all of them together is
+    batch k of a single process with batches as large as theirs together.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    def __init__(self, count: int, seed: int, length: int | None = None) -> None:
+        """length: how many indices each process gets; None: all that can be dealt evenly."""
+        self.count, self.seed, self.length, self.epoch = count, seed, length, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch, also after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // _processes()[1]
+        return self.count // _processes()[1] if self.length is None else self.length
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)

@@ -49,15 +49,24 @@ class PairTrainer(lightning.LightningModule):
         share = {"both": 0.5, "dermoscopic": 1.0, "clinical": 0.0}[network.spec.modalities]
         self._fusion = {task.name: Fusion(dermoscopic_weight=share) for task in schema.tasks}
 
+    def setup(self, stage: str) -> None:
+        """Use the threads that were asked for: Lightning sets a number of its own in each of several processes."""
+        if self.spec.threads:
+            torch.set_num_threads(self.spec.threads)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run and keeps the last good checkpoint."""
-        place = self.current_epoch * int(self.trainer.num_training_batches) + batch_index
+        batches = int(self.trainer.num_training_batches)
+        place = (self.current_epoch * batches + batch_index) * self.trainer.world_size + self.global_rank
         frames, clinical, rows = stack(batch, self._kept(batch[1], place), self.network.spec.modalities)
         loss = self.objective(frames, batch[2], clinical, rows)
-        if not bool(torch.isfinite(loss)):
+        finite = bool(torch.isfinite(loss))
+        # Of all processes: one that ended alone would leave the others waiting for its gradients.
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
+            value = "that of another process" if finite else loss.item()
             raise EdgeskinError(
                 "the training loss is not finite",
-                got=f"{loss.item()} in epoch {self.current_epoch + 1}, batch {batch_index}",
+                got=f"{value} in epoch {self.current_epoch + 1}, batch {batch_index}",
                 fix="lower --learning-rate and run again; the last finished epoch is kept and resumed",
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
@@ -72,7 +81,7 @@ class PairTrainer(lightning.LightningModule):
         """Modality drop-out: the same share of every batch loses its clinical image; none where it is all there is.
 
         A fixed number, not a coin for each pair: on the CPU every new batch shape costs seconds of kernel generation.
-        `place` is the number of the batch in the run.
+        `place` is the number of the batch in the run, of all processes together: each draws its own.
         """
         rows = has_clinical.nonzero(as_tuple=True)[0].cpu()
         lost = 0.0 if self.network.spec.modalities == "clinical" else self.spec.modality_dropout

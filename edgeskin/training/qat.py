@@ -29,7 +29,7 @@ from edgeskin.spec.train import Checkpoint, TrainSpec
 from edgeskin.training.allocator import keep_memory
 from edgeskin.training.callbacks import Resumable
 from edgeskin.training.fakequant import fake_quantised
-from edgeskin.training.fit import fit, prepare_data
+from edgeskin.training.fit import Data, fit
 from edgeskin.training.module import PairTrainer
 from edgeskin.training.train import RUN, class_counts, control_logits, same_run
 
@@ -146,13 +146,11 @@ def _tune(
     teacher = load_network(run, record).to(memory_format=torch.channels_last)
     train = _training(record, spec, teacher)
     student = fake_quantised(teacher, _calibration(record, roles, spec), spec.weight_bits)
-    sets = prepare_data(
-        _drawn(roles["train"], spec), roles["control"], schema, record.preprocess, train, folder / "frames"
-    )
+    pairs = _drawn(roles["train"], spec)
+    sets = Data(pairs, roles["control"], schema, record.preprocess, train, folder / "frames")
     counts = class_counts(sets.labels, schema)
     loss = BiasedLoss(schema, counts, train)
-    steps = sets.batches * train.epochs
-    module = Distiller(student, teacher, loss, schema, train, steps, spec)
+    module = Distiller(student, teacher, loss, schema, train, sets.steps, spec)
 
     places = evenly(len(roles["control"]), MEASURED)
     control, frames = [roles["control"][place] for place in places], sets.control_frames[places]

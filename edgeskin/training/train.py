@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import out, provenance
+from edgeskin import env, out, provenance
 from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
@@ -35,7 +35,9 @@ def train(
         EdgeskinError: another run is in that folder, weights that do not fit, a loss that is not finite.
     """
     from edgeskin.model.checkpoint import RECORD, read_record
+    from edgeskin.training.processes import joined
 
+    spec = joined(spec)
     request = {
         "data": data.to_json(),
         "network": network.to_json(),
@@ -43,11 +45,14 @@ def train(
         "weights": weights,
         "roles": {role: record.to_json() for role, record in roles.records().items()},
     }
+    if spec.teacher:  # by its weights: another teacher may come to lie in the same folder
+        request["teacher_sha256"] = read_record(Path(spec.teacher)).weights_sha256
     if same_run(folder, request) and (folder / RECORD).is_file():
         out.note(f"{folder}: finished before, nothing to do")
         return read_record(folder)
     with os_errors(folder):
-        write_atomic(folder / RUN, pretty_json(request))
+        if not env.rank():
+            write_atomic(folder / RUN, pretty_json(request))
         return _fit(pairset, roles, data, network, spec, weights, folder, frames)
 
 
@@ -95,9 +100,10 @@ def _fit(
     from edgeskin.model.network import PairNetwork, takes
     from edgeskin.model.weights import build_encoder
     from edgeskin.training.callbacks import Resumable, averaging
-    from edgeskin.training.fit import fit, prepare_data
+    from edgeskin.training.fit import Data, fit
     from edgeskin.training.frames import size_at
     from edgeskin.training.module import PairTrainer
+    from edgeskin.training.processes import partners, synchronised
     from edgeskin.training.teacher import Student, read_teacher
 
     if train.threads:
@@ -105,6 +111,7 @@ def _fit(
     torch.manual_seed(train.seed)
     schema = pairset.schema
     teacher = read_teacher(Path(train.teacher), spec, schema, roles) if train.teacher else None
+    taught = {"teacher_sha256": read_record(Path(train.teacher)).weights_sha256} if train.teacher else {}
     encoder, source = build_encoder(spec, train.size, weights)
     preprocess = preprocess_for(encoder, train.size, data.border_px)
     network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
@@ -112,22 +119,23 @@ def _fit(
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
-    sets = prepare_data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
-    steps = -(-sets.batches // train.accumulate) * train.epochs
+    sets = Data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
     loss = BiasedLoss(schema, class_counts(sets.labels, schema), train)
+    network = synchronised(network, train)
     if teacher is None:
-        module: PairTrainer = PairTrainer(network, loss, schema, train, steps)
+        module: PairTrainer = PairTrainer(network, loss, schema, train, sets.steps)
     else:
-        module = Student(network, teacher, loss, schema, train, steps)
+        module = Student(network, teacher, loss, schema, train, sets.steps)
     resumable = Resumable(folder)
-    trainer = fit(module, sets, train, folder, resumable, averaging(train.ema_decay, steps))
+    trainer = fit(module, sets, train, folder, resumable, averaging(train.ema_decay, sets.steps))
 
-    both, alone = control_logits(network, sets.control_frames, roles["control"])
     if trainer.is_global_zero:
+        both, alone = control_logits(network, sets.control_frames, roles["control"])
         record = _record(pairset, roles, data, spec, train, preprocess, network, source, both, alone, resumable.metrics)
-        save_checkpoint(folder, network, record)
+        save_checkpoint(folder, network, record.model_copy(update=taught))
         resumable.clean()
-    trainer.strategy.barrier()  # the other processes read what the first one wrote
+    with partners():
+        trainer.strategy.barrier()  # the other processes read what the first one wrote
     return read_record(folder)
 
 
@@ -144,7 +152,6 @@ def _record(
     alone: NDArray[np.float64],
     logged: dict[str, float],
 ) -> Checkpoint:
-    from edgeskin.model.checkpoint import read_record
     from edgeskin.training.frames import label_array
     from edgeskin.training.operating import choose_fusion, choose_thresholds
 
@@ -165,7 +172,6 @@ def _record(
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         weights_source=source,
-        teacher_sha256=read_record(Path(train.teacher)).weights_sha256 if train.teacher else "",
         control_metrics={name: value for name, value in logged.items() if np.isfinite(value)},
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
