@@ -46,13 +46,13 @@ def forest(result: SweepResult) -> str:
 
 def _shown(result: SweepResult) -> list[Metric]:
     """Macro-F1 and the first ranking."""
-    ranked = [metric for metric in result.metrics if metric.startswith("auc_")]
+    ranked = [metric for metric in result.titles if metric.startswith("auc_")]
     return ["macro_f1", *ranked][:_PANEL_METRICS]
 
 
 def _variants(result: SweepResult, parts: list[str], top: int) -> int:
     """A row for each variant's first reading, a panel for each metric. Returns where it ends."""
-    found = [(v, next(iter(v.readings.values()))) for v in result.variants if v.readings]
+    found = [(v, v.readings[0]) for v in result.variants if v.readings]
     metrics = _shown(result)
     wide = (_PANELS[1] - _PANELS[0] - _GAP * (len(metrics) - 1)) / len(metrics)
     bottom = top + 12 + _ROW * len(found)
@@ -60,7 +60,7 @@ def _variants(result: SweepResult, parts: list[str], top: int) -> int:
         figures = [one.figures[metric] for _, one in found]
         left = _PANELS[0] + place * (wide + _GAP)
         axis = _axis(figures, left, left + wide)
-        parts += [text(left, top, result.metrics[metric], "head"), *_grid(axis, top + 8, bottom)]
+        parts += [text(left, top, result.titles[metric], "head"), *_grid(axis, top + 8, bottom)]
         first = figures[0].estimate.value if figures else None
         if first is not None:
             parts.append(line(axis(first), top + 8, axis(first), bottom, "zero"))
@@ -84,7 +84,7 @@ def _answers(result: SweepResult, parts: list[str], top: int) -> int:
     labels = [textwrap.wrap(one.question, _LETTERS) for one, _ in found]
     heights = [max(_ROW, _LINE * len(lines) + 9) for lines in labels]
     bottom = top + 12 + sum(heights)
-    named = sorted({result.metrics.get(one.metric, one.metric) for one, _ in found})
+    named = sorted({result.titles[one.metric] for one, _ in found})
     parts.append(text(8, top, f"paired difference in {', '.join(named)}", "head"))
     parts += _grid(axis, top + 8, bottom)
     parts.append(line(axis(0), top + 8, axis(0), bottom, "zero"))

@@ -1,6 +1,6 @@
 """A sweep as tables and as a plot of its figures with their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from edgeskin.report.text import NONE, duration, estimate, signed
 from edgeskin.spec.sweep import Metric, Reading
@@ -42,12 +42,12 @@ def millions(count: int | None) -> str:
 
 def columns(result: SweepResult) -> tuple[str, ...]:
     """Titles of `rows`."""
-    return ("variant", *result.metrics.values(), "M parameters", "M MACs", "seeds")
+    return ("variant", *result.titles.values(), "M parameters", "M MACs", "seeds")
 
 
 def brief_columns(result: SweepResult) -> tuple[str, ...]:
     """Titles of `brief_rows`."""
-    told = (title.partition(" at ")[0].replace("sensitivity", "sens.") for title in result.metrics.values())
+    told = (title.partition(" at ")[0].replace("sensitivity", "sens.") for title in result.titles.values())
     return ("variant", *told, "M param.", "M MACs", "seeds")
 
 
@@ -55,8 +55,8 @@ def brief_rows(result: SweepResult) -> Rows:
     """`rows` for a terminal: names instead of titles, intervals for the first metric alone."""
     found: Rows = []
     for variant, row in zip(result.variants, rows(result), strict=True):
-        rest = [cell.partition(" [")[0] for cell in row[2 : 1 + len(result.metrics)]]
-        found.append((variant.name, row[1].partition(" ±")[0], *rest, *row[1 + len(result.metrics) :]))
+        rest = [cell.partition(" [")[0] for cell in row[2 : 1 + len(result.titles)]]
+        found.append((variant.name, row[1].partition(" ±")[0], *rest, *row[1 + len(result.titles) :]))
     return found
 
 
@@ -70,22 +70,21 @@ def brief_answers(result: SweepResult) -> Rows:
 def difference(result: SweepResult, one: Answer) -> str:
     """The difference that a verdict stands on, with its metric and its bound."""
     bound = f", bound {one.at_least:+.2f}" if one.at_least else ""
-    return f"{result.metrics[one.metric]} {figure(one.differences.get(one.metric), difference=True)}{bound}"
+    return f"{result.titles[one.metric]} {figure(one.differences.get(one.metric), difference=True)}{bound}"
 
 
-def rows(result: SweepResult, readings: Sequence[Reading] | None = None) -> Rows:
+def rows(result: SweepResult, readings: Collection[Reading] = ()) -> Rows:
     """A row for every variant: its first reading, or each of those named that it has."""
     found: Rows = []
     for variant in result.variants:
         if not variant.readings:
-            found.append((variant.title, *[NONE] * (len(result.metrics) + 2), _seeds(variant)))
+            found.append((variant.title, *[NONE] * (len(result.titles) + 2), _seeds(variant)))
             continue
-        first = next(iter(variant.readings))
-        for reading, one in variant.readings.items():
-            if reading not in (readings or (first,)):
+        for one in variant.readings if readings else variant.readings[:1]:
+            if readings and one.reading not in readings:
                 continue
-            title = variant.title if readings is None else f"{variant.title}: {READING_TITLES[reading]}"
-            cells = [figure(one.figures.get(metric)) for metric in result.metrics]
+            title = f"{variant.title}: {READING_TITLES[one.reading]}" if readings else variant.title
+            cells = [figure(one.figures.get(metric)) for metric in result.titles]
             found.append((title, *cells, millions(variant.parameters), millions(one.macs), _seeds(variant)))
     return found
 
@@ -102,7 +101,7 @@ def answer_columns(result: SweepResult) -> tuple[str, ...]:
 
 def _told(result: SweepResult) -> dict[Metric, str]:
     """The metrics whose differences are shown: all but the sensitivities, which are too coarse at most sizes."""
-    return {metric: title for metric, title in result.metrics.items() if not metric.startswith("sensitivity_")}
+    return {metric: title for metric, title in result.titles.items() if not metric.startswith("sensitivity_")}
 
 
 def answer_rows(result: SweepResult) -> Rows:
@@ -110,7 +109,7 @@ def answer_rows(result: SweepResult) -> Rows:
     found: Rows = []
     for one in result.answers:
         verdict = one.verdict or f"no verdict: {one.reason}"
-        bound = f"{result.metrics[one.metric]} > {f'{one.at_least:+.2f}' if one.at_least else '0'}"
+        bound = f"{result.titles[one.metric]} > {f'{one.at_least:+.2f}' if one.at_least else '0'}"
         cells = [figure(one.differences.get(metric), difference=True) for metric in _told(result)]
         shares = [NONE if share is None else f"{share:.2f}x" for share in (one.parameters_ratio, one.macs_ratio)]
         found.append((one.question, verdict, bound, *cells, *shares))
@@ -130,7 +129,8 @@ def conditions(result: SweepResult) -> str:
     spent = f"; {duration(sum(seconds) / len(seconds))} a run on average" if seconds else ""
     drawn = "Drawn images: the figures say nothing about lesions. " if result.phantom else ""
     lacking = f" ({result.left_out} more lack an image and are left out)" if result.left_out else ""
-    rare = ", ".join(f"{name} {count}" for name, count in result.classes.items() if count < 10)
+    few = sorted((count, name) for name, count in result.classes.items() if count < 10)
+    rare = ", ".join(f"{name} {count}" for count, name in few)
     return (
         f"{drawn}{result.data}, {result.lesions:,} lesions of the test role{lacking}, {base.network.backbone} at "
         f"{train.size} px, {train.epochs} epochs on {result.roles['train'].lesions:,} pairs, seeds "
@@ -142,7 +142,7 @@ def conditions(result: SweepResult) -> str:
 def markdown(result: SweepResult) -> str:
     """The tables of a sweep, as they stand in a README: variants, how one is asked, questions, failures."""
     parts = [_table(columns(result), rows(result))]
-    others = [reading for reading in READING_TITLES if any(reading in list(v.readings)[1:] for v in result.variants)]
+    others = {one.reading for variant in result.variants for one in variant.readings[1:]}
     if others:
         parts.append("How the networks for both images answer when they are asked otherwise:\n")
         parts.append(_table(columns(result), rows(result, others)))

@@ -23,6 +23,7 @@ class Figure(Spec):
 class ReadingResult(Spec):
     """One way to ask the networks of a variant."""
 
+    reading: Reading
     macs: int  # multiply-accumulates of one examination
     figures: dict[Metric, Figure]
 
@@ -38,7 +39,7 @@ class VariantResult(Spec):
     seeds: tuple[int, ...]  # that finished
     failed: dict[int, str]  # seed -> why its run has no result
     seconds: dict[int, float]  # seed -> of its training and evaluation, where they ran in one piece
-    readings: dict[Reading, ReadingResult]
+    readings: tuple[ReadingResult, ...]  # the first is the one that counts where none is named
 
 
 class Answer(Spec):
@@ -59,6 +60,13 @@ class Answer(Spec):
     reason: str = ""  # why there is no verdict, or what keeps it open
 
 
+class Column(Spec):
+    """A metric and its title, in the order of the table."""
+
+    metric: Metric
+    title: str
+
+
 class SweepResult(Spec):
     """All of a sweep in one record."""
 
@@ -71,10 +79,15 @@ class SweepResult(Spec):
     lesions: int = Field(ge=0)  # of the test role with both images, on which every variant is judged
     left_out: int = Field(ge=0)  # of the test role: one image is missing
     classes: dict[str, int]  # of these lesions, class of the target's task -> how many
-    metrics: dict[Metric, str]  # -> title, in the order of the table
+    metrics: tuple[Column, ...]
     method: str  # how figures and intervals came about
     variants: tuple[VariantResult, ...]
     answers: tuple[Answer, ...]
     machine: str
     versions: dict[str, str]
     git_revision: str
+
+    @property
+    def titles(self) -> dict[Metric, str]:
+        """Metric -> title, in the order of the table."""
+        return {column.metric: column.title for column in self.metrics}

@@ -154,11 +154,12 @@ class Judge:
         """Figures of one variant in all of its readings."""
         spec = self.suite[name]
         any_run = next(iter(found.values()), None)
-        readings = {}
+        readings = []
         for reading in self.suite.readings(spec) if any_run else ():
             per_seed = {seed: self.rows(name, seed, given, reading) for seed, given in found.items()}
             assert any_run is not None
-            readings[reading] = ReadingResult(macs=any_run.macs[reading], figures=self.figures(per_seed))
+            macs = any_run.macs[reading]
+            readings.append(ReadingResult(reading=reading, macs=macs, figures=self.figures(per_seed)))
         return VariantResult(
             name=name,
             title=spec.title or name,
@@ -168,7 +169,7 @@ class Judge:
             seeds=tuple(found),
             failed=dict(failed),
             seconds={seed: given.seconds for seed, given in found.items() if given.seconds is not None},
-            readings=readings,
+            readings=tuple(readings),
         )
 
     def answer(self, question: Question, found: Mapping[str, Found]) -> Answer:

@@ -117,8 +117,8 @@ def _outcome(ray: Any, reference: Any) -> str:
 @contextlib.contextmanager
 def _ray(address: str, cores: int) -> Iterator[Any]:
     """Ray on this machine, or a cluster's; silent, without dashboard, and gone at the end."""
-    # It would otherwise send figures of use to its makers, and warn of its own future.
-    env.preset(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_DEDUP_LOGS="0")
+    # It would otherwise send figures of use to its makers, warn of its own future, and put itself behind all others.
+    env.preset(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
     import ray
 
     folder = tempfile.mkdtemp(prefix="edgeskin-ray-")

@@ -13,7 +13,7 @@ from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, pretty_json, write_atomic
 from edgeskin.spec.sweep import SweepSpec
-from edgeskin.spec.sweep_result import SweepResult
+from edgeskin.spec.sweep_result import Column, SweepResult
 from edgeskin.sweeping.answers import Answers, read
 from edgeskin.sweeping.figures import METHOD, Judge, metric_titles
 from edgeskin.sweeping.plan import FRAMES, Job, is_finished, jobs
@@ -134,7 +134,7 @@ def _judge(
         lesions=len(labels),
         left_out=runs[0].left_out,
         classes={name: int((labels == number).sum()) for number, name in enumerate(task.class_names)},
-        metrics=judge.titles,
+        metrics=tuple(Column(metric=metric, title=title) for metric, title in judge.titles.items()),
         method=METHOD,
         variants=tuple(variants),
         answers=tuple(judge.answer(question, found) for question in suite.comparison),

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from edgeskin.spec.roles import ROLES, RoleRecord
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
 from edgeskin.spec.sweep import READINGS, SweepSpec
+from edgeskin.spec.sweep_result import Column, SweepResult
 from edgeskin.spec.train import Fusion
 from edgeskin.sweeping.answers import Answers
+from edgeskin.sweeping.figures import METHOD, Judge
 
 NAMES = ("NEV", "MEL", "BCC")
 COUNT = 60
@@ -78,7 +81,7 @@ def answers_of():
                 "groups": tuple(f"{i // 2:016x}" for i in range(COUNT)),
                 "fusion": {"DIAG": Fusion(dermoscopic_weight=0.6, temperature_clinical=1.5)},
                 "parameters": 2_000_000 if modalities == "both" else 1_000_000,
-                "macs": {reading: 200 if modalities == "both" else 100 for reading in READINGS[modalities]},
+                "macs": dict.fromkeys(READINGS[modalities], 200 if modalities == "both" else 100),
                 "left_out": 0,
                 "seconds": 30.0,
                 "machine": "a machine",
@@ -87,3 +90,42 @@ def answers_of():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def result(schema, suite_of, answers_of) -> SweepResult:
+    """Three variants: a good one, a bad one that lost a seed, and one that never ran."""
+    variants = {
+        "base": {"title": "shared | all", "group": "the method"},
+        "clinical-only": {"group": "images", "network": {"modalities": "clinical"}},
+        "broken": {"group": "images", "network": {"backbone": "resnet_of_nobody"}},
+    }
+    claims = [
+        {"question": "Both images beat one", "a": "base", "b": "clinical-only"},
+        {"question": "It runs", "a": "broken", "b": "base"},
+        {"question": "Fused is not worse", "a": "base", "b": "base", "b_reading": "dermoscopic", "at_least": -0.05},
+    ]
+    suite = suite_of(variants, title="A <tiny> sweep", comparison=claims)
+    found = {
+        "base": {seed: answers_of(2.0, seed) for seed in (0, 1)},
+        "clinical-only": {0: answers_of(0.3, 0, "clinical")},
+    }
+    failed = {"clinical-only": {1: "stopped by a signal"}, "broken": {0: "unknown backbone", 1: "unknown backbone"}}
+    judge = Judge(suite, schema, found["base"][0])
+    return SweepResult(
+        created="2026-01-01T00:00:00Z",
+        suite=suite,
+        data="derm7pt",
+        phantom=True,
+        roles={role: RoleRecord(lesions=COUNT, sha256="0" * 64) for role in ROLES},
+        lesions=COUNT,
+        left_out=2,
+        classes={"NEV": 40, "MEL": 3, "BCC": 17},
+        metrics=tuple(Column(metric=metric, title=title) for metric, title in judge.titles.items()),
+        method=METHOD,
+        variants=tuple(judge.variant(v.name, found.get(v.name, {}), failed.get(v.name, {})) for v in suite.variant),
+        answers=tuple(judge.answer(question, found) for question in suite.comparison),
+        machine="a machine",
+        versions={},
+        git_revision="",
+    )

@@ -63,7 +63,7 @@ def test_patients_are_drawn_as_a_whole(schema, suite_of, answers_of):
 def test_the_interval_is_that_of_the_mean_over_seeds(schema, suite_of, answers_of):
     found = {seed: answers_of(1.0, seed) for seed in (0, 1)}
     judge = Judge(suite_of(), schema, found[0])
-    figure = judge.variant("base", found, {}).readings["pair"].figures["macro_f1"]
+    figure = judge.variant("base", found, {}).readings[0].figures["macro_f1"]
     means = []
     for row in range(101):
         places = drawn_lesions(judge, row)
@@ -136,7 +136,7 @@ def test_what_is_undefined_says_so_and_gives_no_verdict(schema, suite_of, answer
     given = {0: answers_of(1.0, 0, labels=labels)}
     suite = suite_of(comparison=[{"question": "?", "a": "base", "b": "other", "metric": "auc_melanoma"}])
     judge = Judge(suite, schema, given[0])
-    figure = judge.variant("base", given, {}).readings["pair"].figures["auc_melanoma"]
+    figure = judge.variant("base", given, {}).readings[0].figures["auc_melanoma"]
     assert figure.estimate.value is None
     assert "undefined" in figure.estimate.reason
     assert figure.seeds == {}

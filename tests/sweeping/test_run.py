@@ -1,0 +1,282 @@
+"""Sweeps that really train, on drawn pairs: kept, resumed, with failures told; in turn, and on Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from edgeskin import out
+from edgeskin.data.phantom import write_phantom
+from edgeskin.data.registry import load_pairs
+from edgeskin.data.roles import assign
+from edgeskin.errors import EdgeskinError
+from edgeskin.spec.sweep_result import SweepResult
+from edgeskin.sweeping import sweep as stage
+from edgeskin.sweeping.answers import read
+from edgeskin.sweeping.runners import run_all
+from edgeskin.sweeping.sweep import sweep
+from edgeskin.sweeping.work import attempt
+
+pytestmark = pytest.mark.skipif(not find_spec("lightning"), reason="needs the extra train")
+needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="needs the extra sweep")
+THREE = {
+    "base": {},
+    "clinical-only": {"network": {"modalities": "clinical"}},
+    "broken": {"network": {"backbone": "resnet_of_nobody"}, "seeds": [0]},
+}
+QUESTION = {"question": "both beat one", "a": "base", "b": "clinical-only"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    out.configure(quiet=True)
+    yield
+    out.configure()
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """60 drawn pairs of 32 x 32 pixels."""
+    root = tmp_path_factory.mktemp("drawn") / "data"
+    out.configure(quiet=True)
+    write_phantom(root, 60, seed=3, size=32)
+    return root
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs happen in this process, which spares each the seconds of a new one. Lists what was run."""
+    done: list[str] = []
+
+    def in_process(jobs, at_once, address):
+        for job in jobs:
+            done.append(job.name)
+            yield job, attempt(job.to_json())
+
+    monkeypatch.setattr(stage, "run_all", in_process)
+    return done
+
+
+def test_a_sweep_keeps_what_is_done_and_tells_what_failed(drawn, suite_of, here, tmp_path):
+    suite = suite_of(THREE, seeds=[0], comparison=[QUESTION])
+    found = sweep(suite, str(drawn), tmp_path)
+    assert here == ["base-s0", "clinical-only-s0", "broken-s0"]
+    base, clinical, broken = found.variants
+    assert base.seeds == clinical.seeds == (0,)
+    assert [one.reading for one in base.readings] == ["pair", "dermoscopic", "dermoscopic-branch", "clinical-branch"]
+    assert [one.reading for one in clinical.readings] == ["clinical"]
+    assert broken.seeds == ()
+    assert broken.readings == ()
+    assert "resnet_of_nobody" in broken.failed[0]
+    assert "unknown backbone" in broken.failed[0]
+    assert base.parameters > clinical.parameters
+    assert base.readings[0].macs > base.readings[1].macs == clinical.readings[0].macs
+    assert base.seconds[0] > 0
+    assert found.answers[0].verdict
+    assert found.phantom
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert SweepResult.parse(told, "sweep.json") == found
+
+    # Once more: what is done stays as it is, the failed run alone is tried again.
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/test.npz")}
+    assert len(before) == 2
+    here.clear()
+    again = sweep(suite, str(drawn), tmp_path)
+    assert here == ["broken-s0"]
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/test.npz")} == before
+    assert again.variants == found.variants
+    # With a seed more, only that seed; without the broken variant, the shared frames go at the end.
+    here.clear()
+    assert (tmp_path / "frames").is_dir()
+    more = sweep(suite.reduced(["base"]).model_copy(update={"seeds": (0, 1)}), str(drawn), tmp_path)
+    assert here == ["base-s1"]
+    assert more.variants[0].seeds == (0, 1)
+    assert more.variants[0].readings[0].figures["auc_melanoma"].spread is not None
+    assert not (tmp_path / "frames").exists()
+    assert not list(tmp_path.glob("*/frames"))
+
+
+def test_the_answers_are_those_of_the_trained_network(drawn, suite_of, here, tmp_path):
+    """The logits kept are what the checkpoint says, one pair at a time, and frames were decoded once for all runs."""
+    import torch
+
+    from edgeskin.model.checkpoint import load_network, read_record
+    from edgeskin.preprocess import prepare
+
+    suite = suite_of({"base": {}, "a-1": {"train": {"clinical_weight": 1.0}}}, seeds=[0])
+    decoded = []
+    real = stage._prepare
+
+    def prepare_and_look(*given):
+        real(*given)
+        decoded.extend(sorted(p.name for p in (tmp_path / "frames").iterdir()))
+
+    stage._prepare = prepare_and_look
+    try:
+        sweep(suite, str(drawn), tmp_path)
+    finally:
+        stage._prepare = real
+    assert len(decoded) == 3  # train, control, test
+    pairset = load_pairs("derm7pt", drawn)
+    test = [p for p in assign(pairset, suite.base.data.roles)["test"] if p.clinical is not None]
+    found = read(tmp_path / "base-s0" / "test.npz")
+    record = read_record(tmp_path / "base-s0")
+    network = load_network(tmp_path / "base-s0", record)
+    assert len(found.lesions) == len(test)
+    for row in (0, len(test) - 1):
+        frames = [prepare(path, record.preprocess) for path in (test[row].clinical, test[row].dermoscopic)]
+        with torch.inference_mode():
+            both = network(torch.from_numpy(np.stack(frames)), 1).numpy()
+            alone = network(torch.from_numpy(frames[1][None]), 0).numpy()[0]
+        assert found.pair[row] == pytest.approx(both, abs=1e-4)
+        assert found.dermoscopic[row] == pytest.approx(alone, abs=1e-4)
+        assert found.labels[row].tolist() == [test[row].labels[t.name] for t in pairset.schema.tasks]
+    assert found.parameters == sum(p.numel() for p in network.parameters())
+
+
+def test_an_interrupted_sweep_goes_on(drawn, suite_of, monkeypatch, tmp_path):
+    suite = suite_of(seeds=[0])
+    done = []
+
+    def until_stopped(jobs, at_once, address):
+        for job in jobs:
+            if done and stop:
+                raise KeyboardInterrupt
+            done.append(job.name)
+            yield job, attempt(job.to_json())
+
+    monkeypatch.setattr(stage, "run_all", until_stopped)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        sweep(suite, str(drawn), tmp_path)
+    assert done == ["base-s0"]
+    assert not (tmp_path / "sweep.json").exists()
+    stop = False
+    found = sweep(suite, str(drawn), tmp_path)
+    assert done == ["base-s0", "other-s0"]
+    assert [v.seeds for v in found.variants] == [(0,), (0,)]
+
+
+def test_another_plan_in_the_same_folder_is_refused_before_anything_runs(drawn, suite_of, here, tmp_path):
+    sweep(suite_of({"base": {}}, seeds=[0]), str(drawn), tmp_path)
+    here.clear()
+    with pytest.raises(EdgeskinError, match="another run is in this folder"):
+        sweep(suite_of({"base": {"train": {"epochs": 3}}}, seeds=[0]), str(drawn), tmp_path)
+    assert here == []
+
+
+def test_a_sweep_of_failures_alone_is_an_error(drawn, suite_of, here, tmp_path):
+    with pytest.raises(EdgeskinError, match=r"no run of the sweep came to its end.*resnet_of_nobody"):
+        sweep(suite_of({"broken": THREE["broken"]}), str(drawn), tmp_path)
+
+
+def test_what_cannot_be_judged_is_told_before_anything_runs(drawn, suite_of, here, tmp_path):
+    target = [{"task": "DIAG", "positive": ["MELANOMA"], "title": "x"}]
+    with pytest.raises(EdgeskinError, match="unknown class of the target 'x'"):
+        sweep(suite_of(target=target), str(drawn), tmp_path)
+    with pytest.raises(EdgeskinError, match="missing root"):
+        sweep(suite_of(), str(tmp_path / "nowhere"), tmp_path)
+    assert here == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def planned(drawn, suite_of, tmp_path):
+    """A good run and one that fails, which have not begun."""
+    from edgeskin.sweeping.plan import jobs
+
+    suite = suite_of({"broken": THREE["broken"], "base": {}}, seeds=[0])
+    data = suite.base.data.at(str(drawn))
+    return jobs(suite, data, assign(load_pairs("derm7pt", drawn), data.roles), tmp_path / "out")
+
+
+@pytest.fixture
+def _no_ray(monkeypatch):
+    from edgeskin.sweeping import runners
+
+    monkeypatch.setattr(runners, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("_no_ray")
+def test_without_ray_side_by_side_is_refused(planned):
+    for at_once, address in ((2, ""), (1, "10.0.0.1:6379")):
+        with pytest.raises(EdgeskinError, match=r"'ray' is not installed.*edgeskin\[sweep\]"):
+            list(run_all(planned, at_once, address))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_ray")
+def test_without_ray_each_run_has_a_process_of_its_own_after_the_other(planned):
+    found = {job.name: reason for job, reason in run_all(planned, 0)}
+    assert list(found) == ["broken-s0", "base-s0"]
+    assert "unknown backbone" in found["broken-s0"]
+    assert found["base-s0"] == ""
+    assert "resnet_of_nobody" in (planned[0].folder / "log.txt").read_text()
+    assert read(planned[1].answers).key == planned[1].key
+
+
+def command(drawn: Path, toml: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "edgeskin.cli", "sweep", str(toml), "--root", str(drawn), "--out", str(folder),
+            "--jobs", "2", "--json"]  # fmt: skip
+
+
+@pytest.fixture
+def toml(suite_of, tmp_path) -> Path:
+    """A sweep as a file: two good variants and one that fails."""
+
+    def text(value: object) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items() if v is not None) + " }"
+        if isinstance(value, list):
+            return f"[{', '.join(map(text, value))}]"
+        return json.dumps(value)
+
+    suite = suite_of(THREE, comparison=[QUESTION])
+    given = {k: v for k, v in suite.to_json().items() if v is not None}
+    path = tmp_path / "tiny.toml"
+    path.write_text("\n".join(f"{key} = {text(value)}" for key, value in given.items()))
+    return path
+
+
+@needs_ray
+@pytest.mark.slow
+def test_on_ray_a_killed_sweep_resumes_to_the_same_figures(drawn, toml, tmp_path):
+    whole = subprocess.run(command(drawn, toml, tmp_path / "whole"), capture_output=True, text=True, timeout=600)
+    assert whole.returncode == 0, whole.stderr
+    assert "broken-s0 failed: unknown backbone" in whole.stderr
+    expected = SweepResult.parse(json.loads(whole.stdout), "stdout")
+    assert [v.seeds for v in expected.variants] == [(0, 1), (0, 1), ()]
+
+    for how in (signal.SIGINT, signal.SIGKILL):
+        folder = tmp_path / how.name
+        started = subprocess.Popen(
+            command(drawn, toml, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        waited = time.monotonic()
+        while not list(folder.glob("*/test.npz")):
+            assert started.poll() is None, started.communicate()
+            assert time.monotonic() - waited < 300
+            time.sleep(0.2)
+        children = psutil.Process(started.pid).children(recursive=True)
+        os.kill(started.pid, how)
+        started.communicate(timeout=120)
+        assert started.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive, [p.cmdline() for p in alive]
+        assert not list(folder.glob("*/.test.npz*"))  # nothing half-written
+        kept = {p: p.stat().st_mtime_ns for p in folder.glob("*/test.npz")}
+        again = subprocess.run(command(drawn, toml, folder), capture_output=True, text=True, timeout=600)
+        assert again.returncode == 0, again.stderr
+        assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+        found = SweepResult.parse(json.loads(again.stdout), "stdout")
+        for one, other in zip(found.variants, expected.variants, strict=True):
+            assert one.readings == other.readings, one.name
+        assert found.answers == expected.answers
