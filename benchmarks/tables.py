@@ -16,10 +16,13 @@ from typing import Any
 from edgeskin import out
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import write_atomic
+from edgeskin.report.forest import forest
+from edgeskin.report.sweep import markdown as sweep_tables
 from edgeskin.report.text import MODE_TITLES, NONE, ROUTE_TITLES, estimate, ms, ratio, size_text
 from edgeskin.spec.bench import BenchResult, Route
 from edgeskin.spec.manifest import Mode
 from edgeskin.spec.result import Compared, VerifyResult
+from edgeskin.spec.sweep_result import SweepResult
 
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
@@ -259,6 +262,36 @@ def embedded(folder: Path) -> str:
     return str(table(folder))
 
 
+def ablation(folder: Path) -> str:
+    """What each part of the method gives, on real pairs."""
+    return _sweep(folder, "ablation")
+
+
+def ablation_phantom(folder: Path) -> str:
+    """The same on drawn lesions."""
+    return _sweep(folder, "ablation-phantom")
+
+
+def _sweep(folder: Path, name: str) -> str:
+    found = _read_sweep(folder / f"{name}.json")
+    if found is None:
+        return f"Not measured yet: `edgeskin sweep {name} --results` writes the result.\n"
+    if found.phantom and not name.endswith("phantom"):
+        raise EdgeskinError("a result on drawn images among those on real lesions", got=f"{name}.json", fix="remove it")
+    picture = f"![{found.suite.title}: figures and differences with their intervals](results/{name}.svg)\n"
+    return f"{sweep_tables(found)}\n{picture}"
+
+
+def _read_sweep(path: Path) -> SweepResult | None:
+    return SweepResult.parse(json.loads(path.read_text(encoding="utf-8")), str(path)) if path.is_file() else None
+
+
+def pictures(folder: Path) -> dict[Path, str]:
+    """The plots beside the results of sweeps: file -> what stands in it."""
+    found = {name: _read_sweep(folder / f"{name}.json") for name in ("ablation", "ablation-phantom")}
+    return {folder / f"{name}.svg": forest(one) for name, one in found.items() if one is not None}
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
     "milk10k-latency": milk10k_latency,
@@ -268,6 +301,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "tensorrt-kits": tensorrt,
     "quality-gate": quality_gate,
     "embedded-runtime": embedded,
+    "ablation": ablation,
+    "ablation-phantom": ablation_phantom,
 }
 
 
@@ -288,19 +323,23 @@ def fill(text: str, folder: Path, where: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or check them. Returns the exit code."""
+    """Write the pages and plots, or check them. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
     check = parser.parse_args(arguments).check
-    stale = []
+    stale: list[str] = []
+    wanted: dict[Path, tuple[str, str]] = {}
     try:
         for page in PAGES:
             before = page.read_text(encoding="utf-8")
-            after = fill(before, RESULTS, page.name)
+            wanted[page] = (before, fill(before, RESULTS, page.name))
+        for file, drawn in pictures(RESULTS).items():
+            wanted[file] = (file.read_text(encoding="utf-8") if file.is_file() else "", drawn)
+        for file, (before, after) in wanted.items():
             if after != before:
-                stale.append(str(page.relative_to(HERE.parent)))
+                stale.append(str(file.relative_to(HERE.parent)))
                 if not check:
-                    write_atomic(page, after)
+                    write_atomic(file, after)
     except EdgeskinError as problem:
         out.error(problem)
         return 2
