@@ -76,6 +76,36 @@ def create_encoder(spec: NetworkSpec, size: int, pretrained: bool = False) -> An
     raise AssertionError("unreachable: two options can be refused")
 
 
+def hub_of(backbone: str) -> str:
+    """The name under which timm fetches the ImageNet weights of a backbone that it knows; "" where it has none."""
+    import timm
+
+    return str(timm.get_pretrained_cfg(backbone).hf_hub_id or "")
+
+
+def at_hand(backbone: str, hub: str) -> str:
+    """Where this machine has ImageNet weights of a backbone, so that a training needs no network; "" where it has none.
+
+    Args:
+        hub: what `hub_of` said of the backbone.
+    """
+    package = _PACKAGES.get(backbone)
+    if package and importlib.util.find_spec(package):
+        return f"package {package}"
+    if hub and importlib.util.find_spec("huggingface_hub"):
+        from huggingface_hub import try_to_load_from_cache
+
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            if isinstance(try_to_load_from_cache(hub, file), str):
+                return "timm's cache"
+    return ""
+
+
+def package_of(backbone: str) -> str:
+    """The package on the registry that holds ImageNet weights of a backbone; "" where there is none."""
+    return _PACKAGES.get(backbone, "")
+
+
 def _package_file(package: str) -> Path:
     folder = importlib.util.find_spec(package)
     assert folder is not None
@@ -146,10 +176,11 @@ def _load_lite(encoder: Any, state: dict[str, Any], source: str) -> None:
     theirs = [key for key in state if not key.endswith("num_batches_tracked") and not key.startswith("_fc")]
     own = encoder.state_dict()
     ours = [key for key in own if not key.endswith("num_batches_tracked")]
-    shapes_fit = len(theirs) == len(ours) and all(
-        state[a].shape == own[b].shape for a, b in zip(theirs, ours, strict=True)
+    fits = len(theirs) == len(ours) and all(
+        state[a].shape == own[b].shape and a.rsplit(".", 1)[-1] == b.rsplit(".", 1)[-1]
+        for a, b in zip(theirs, ours, strict=True)
     )
-    if not shapes_fit:
+    if not fits:
         raise EdgeskinError(
             "the weights do not fit this EfficientNet-Lite", got=source, fix="use the package of the same variant"
         )

