@@ -81,8 +81,8 @@ def effect(deciding: Deciding, control: Control, logits: Logits) -> Effect:
         class_flips=int((predicted[0] != predicted[1]).sum()),
         target_flips=int((inside[0] != inside[1]).sum()),
         referral_flips=int((referred[0] != referred[1]).sum()),
-        balanced_accuracy=_value(balanced),
-        auc=_value(auc),
+        balanced_accuracy=_value(balanced, "no lesion is labelled"),
+        auc=_value(auc, f"the lesions are all with, or all without {schema.target.title}"),
         lesions=len(control.pairs),
     )
 
@@ -93,8 +93,8 @@ def divergence_of(deciding: Deciding, control: Control, logits: Logits) -> dict[
     return {"divergence": found.divergence, "class_flips": float(found.class_flips)}
 
 
-def _value(found: float) -> Estimate:
-    return Estimate(reason="undefined on these lesions") if np.isnan(found) else Estimate(value=found)
+def _value(found: float, why: str) -> Estimate:
+    return Estimate(reason=why) if np.isnan(found) else Estimate(value=found)
 
 
 class Trials:

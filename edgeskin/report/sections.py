@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from edgeskin.report import charts, engine, evidence, figures, machine, scenes, text, thumbnails, view
+from edgeskin.report import charts, engine, evidence, figures, machine, scenes, tasks, text, thumbnails, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Confusion, Figure, Part, State
 from edgeskin.spec.result import Accuracy
@@ -97,7 +97,9 @@ def _accuracy(bundle: BundleInput) -> Part | None:
         drawn.append(Figure("Difference with its interval, clinical + dermoscopic", difference))
     title = f"Accuracy, {view.EMULATED}" if kit else "Accuracy"
     notes += [engine.EMULATION] if kit else []
-    return Part(title, tuple(tables), tuple(drawn), _confusions(bundle, scored), notes=tuple(notes))
+    tables += tasks.tables(bundle)
+    confusions = _confusions(bundle, scored)
+    return Part(title, tuple(tables), tuple(drawn), confusions, folded=tasks.folded(bundle), notes=tuple(notes))
 
 
 def _reliability(bundle: BundleInput, scored: Accuracy) -> Figure | str:

@@ -1,12 +1,13 @@
 """Figures as text, and the table that both forms of the report show."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeskin.compared import NO_REFERENCE
 from edgeskin.spec.bench import Ratio, Route
 from edgeskin.spec.manifest import Mode
-from edgeskin.spec.result import Estimate
+from edgeskin.spec.result import Compared, Estimate
 from edgeskin.spec.suite import Scenario
 
 NONE = "–"
@@ -112,6 +113,34 @@ def signed(found: Estimate, digits: int = 4) -> str:
     '0.0000 [-0.0120, +0.0040]'
     """
     return re.sub(rf"[+-](0\.0{{{digits}}})(?!\d)", r"\1", estimate(found, signed=True, digits=digits))
+
+
+def remarks(found: Sequence[tuple[str, str, Compared]]) -> str:
+    """What is undefined and why, and what is to be said of a figure that is defined: sentences, each reason once.
+
+    Args:
+        found: name of a figure, in what it was taken (a mode), the figure. What holds in all of them is said once.
+
+    >>> none = Estimate(reason="no positive lesion")
+    >>> lacking = Compared(fp32=none, bundle=none, difference=none)
+    >>> remarks([("melanoma AUC", "dermoscopic alone", lacking), ("melanoma AUC", "both", lacking)])
+    'Undefined: melanoma AUC (no positive lesion).'
+    """
+    everywhere = {where for _, where, _ in found}
+    absent: dict[str, dict[str, set[str]]] = {}
+    narrow: dict[str, dict[str, set[str]]] = {}
+    for name, where, compared in found:
+        own, other = compared.bundle, compared.fp32
+        if own.reason:
+            (absent if own.value is None else narrow).setdefault(own.reason, {}).setdefault(name, set()).add(where)
+        elif other.value is None and other.reason not in ("", NO_REFERENCE):
+            absent.setdefault(other.reason, {}).setdefault(f"{name} of FP32", set()).add(where)
+
+    def names(said: Mapping[str, set[str]]) -> str:
+        return ", ".join(n if w == everywhere else f"{n} ({', '.join(sorted(w))})" for n, w in said.items())
+
+    told = [f"Undefined: {names(said)} ({why})." for why, said in absent.items()]
+    return " ".join([*told, *sentences([f"{names(said)}: {why}" for why, said in narrow.items()])])
 
 
 def duration(seconds: float) -> str:

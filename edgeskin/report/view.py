@@ -16,6 +16,7 @@ from edgeskin.report.text import (
     ms,
     parameters,
     ratio,
+    remarks,
     size_text,
 )
 from edgeskin.spec.bench import Latency
@@ -158,19 +159,25 @@ def accuracy_table(
     """Figures of each mode, FP32 beside `own`, and their paired difference."""
     rows: list[tuple[str, ...]] = []
     marked = set()
+    shown: list[tuple[str, str, Compared]] = []
     for mode, found in modes_of(scores):
         marked.add(len(rows))
         rows.append((f"{MODE_TITLES[mode]}, {found.lesions} lesions", "", "", ""))
         for metric, title in TARGET_METRICS.items():
             if metric in found.target:
                 rows.append(_compared(f"{schema.target.title} {title}", found.target[metric]))
+                shown.append((f"{schema.target.title} {title}", MODE_TITLES[mode], found.target[metric]))
         for task in sorted(schema.tasks, key=lambda task: task.name != schema.target.task):
             figures = found.tasks.get(task.name, {})
             names = TASK_METRICS if task.name == schema.target.task else {"accuracy": "accuracy"}
             name = (task.title or task.name).lower()
             rows += [_compared(f"{name} {names[metric]}", figures[metric]) for metric in names if metric in figures]
+            shown += [(f"{name} {names[m]}", MODE_TITLES[mode], figures[m]) for m in names if m in figures]
+        if found.literature is not None:
+            rows.append(_compared(f"mean accuracy of {len(found.tasks)} tasks", found.literature.average_accuracy))
+            shown.append(("mean accuracy", MODE_TITLES[mode], found.literature.average_accuracy))
     columns = ("Metric", "FP32", own, "Difference, paired")
-    return Table(caption, columns, tuple(rows), note, frozenset(marked), key=key)
+    return Table(caption, columns, tuple(rows), f"{note} {remarks(shown)}".strip(), frozenset(marked), key=key)
 
 
 def _compared(title: str, found: Compared) -> tuple[str, ...]:
