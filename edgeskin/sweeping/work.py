@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeskin import out, provenance
 from edgeskin.data import registry
@@ -58,25 +57,27 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
     import torch
 
     from edgeskin.training.frames import label_array, stored_frames
+    from edgeskin.training.train import control_logits
 
     frames = stored_frames(test, record.preprocess, job.frames, "decoding test")
-    both = [i for i, pair in enumerate(test) if pair.clinical is not None]
+    places = [place for place, pair in enumerate(test) if pair.clinical is not None]
+    chosen = [test[place] for place in places]
     device = "cuda" if torch.cuda.is_available() and job.train.accelerator != "cpu" else "cpu"
-    network = network.to(device)
-    logits = {way: _ask(network, frames, both, way, device) for way in _ways(network)}
-    chosen = [test[i] for i in both]
+    # A network for one kind of image has zeros for the other: they are no answers.
+    pair, alone = control_logits(network.to(device), frames[places], chosen, _BATCH, "test role")
+    ways = _ways(network)
     return Answers(
         key=job.key,
-        pair=logits.get("pair"),
-        dermoscopic=logits.get("dermoscopic"),
-        clinical=logits.get("clinical"),
+        pair=pair.astype(np.float32) if "pair" in ways else None,
+        dermoscopic=alone.astype(np.float32) if "dermoscopic" in ways else None,
+        clinical=pair[:, 0].astype(np.float32) if "clinical" in ways else None,
         labels=label_array(chosen, record.task_schema),
-        lesions=tuple(short_hash(pair.lesion_id) for pair in chosen),
-        groups=tuple(short_hash(pair.patient_id or pair.lesion_id) for pair in chosen),
+        lesions=tuple(short_hash(one.lesion_id) for one in chosen),
+        groups=tuple(short_hash(one.patient_id or one.lesion_id) for one in chosen),
         fusion=record.fusion,
         parameters=record.parameters,
         macs=_macs(network.cpu(), record.preprocess.height),
-        left_out=len(test) - len(both),
+        left_out=len(test) - len(places),
         seconds=None if begun is None else round(time.monotonic() - begun, 1),
         machine=torch.cuda.get_device_name() if device == "cuda" else f"{provenance.processor()}, CPU",
         facts={"weights_source": record.weights_source, "versions": record.versions},
@@ -86,25 +87,6 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
 def _ways(network: Any) -> list[str]:
     """Which images the network takes: "pair", "dermoscopic", "clinical"."""
     return {"both": ["pair", "dermoscopic"]}.get(network.spec.modalities, [network.spec.modalities])
-
-
-def _ask(network: Any, frames: NDArray[np.uint8], places: Sequence[int], way: str, device: str) -> NDArray[np.float32]:
-    """Logits of all lesions: [N, rows, K] of pairs, [N, K] of one image alone."""
-    import torch
-
-    found = []
-    with torch.inference_mode(), out.progress(f"test role, {way}", len(places)) as step:
-        for start in range(0, len(places), _BATCH):
-            part = torch.from_numpy(frames[places[start : start + _BATCH]]).to(device)
-            count = len(part)
-            if way == "pair":
-                given = network(torch.cat([part[:, 0], part[:, 1]]), count)
-                given = given.view(-1, count, given.shape[-1]).transpose(0, 1)
-            else:
-                given = network(part[:, 0], count) if way == "clinical" else network(part[:, 1], 0)
-            found.append(given.float().cpu().numpy())
-            step(count)
-    return np.concatenate(found)
 
 
 def _macs(network: Any, size: int) -> dict[Reading, int]:

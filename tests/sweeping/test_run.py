@@ -18,6 +18,7 @@ from edgeskin.data.phantom import write_phantom
 from edgeskin.data.registry import load_pairs
 from edgeskin.data.roles import assign
 from edgeskin.errors import EdgeskinError
+from edgeskin.report.sweep import markdown
 from edgeskin.spec.sweep_result import SweepResult
 from edgeskin.sweeping import sweep as stage
 from edgeskin.sweeping.answers import read
@@ -188,6 +189,31 @@ def test_what_cannot_be_judged_is_told_before_anything_runs(drawn, suite_of, her
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_shows_and_writes_one_table(drawn, suite_of, here, tmp_path):
+    from typer.testing import CliRunner
+
+    from edgeskin.cli import app
+
+    def run(*more: object):
+        words = ["sweep", str(write_toml(suite_of(THREE, comparison=[QUESTION]), tmp_path)), "--root", str(drawn)]
+        return CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--seeds", "1", *map(str, more)])
+
+    told = run("--only", "base", "--only", "clinical-only", "--results", tmp_path / "r" / "tiny.json")
+    assert told.exit_code == 0, told.output
+    assert here == ["base-s0", "clinical-only-s0"]
+    for words in ("base", "clinical-only", "AUC melanoma", "both beat one", "Drawn images"):
+        assert words in told.stdout
+    assert "broken" not in told.stdout
+    found = SweepResult.parse(json.loads((tmp_path / "r" / "tiny.json").read_text()), "tiny.json")
+    assert found.suite.seeds == (0,)
+    assert (tmp_path / "out" / "sweep.md").read_text() == markdown(found)
+    printed = run("--only", "base", "--only", "clinical-only", "--json")
+    assert SweepResult.parse(json.loads(printed.stdout), "stdout").variants == found.variants
+    refused = run("--only", "bass")
+    assert isinstance(refused.exception, EdgeskinError)
+    assert "did you mean 'base'" in str(refused.exception)
+
+
 @pytest.fixture
 def planned(drawn, suite_of, tmp_path):
     """A good run and one that fails, which have not begun."""
@@ -231,6 +257,10 @@ def command(drawn: Path, toml: Path, folder: Path) -> list[str]:
 @pytest.fixture
 def toml(suite_of, tmp_path) -> Path:
     """A sweep as a file: two good variants and one that fails."""
+    return write_toml(suite_of(THREE, comparison=[QUESTION]), tmp_path)
+
+
+def write_toml(suite, folder: Path) -> Path:
 
     def text(value: object) -> str:
         if isinstance(value, dict):
@@ -239,9 +269,8 @@ def toml(suite_of, tmp_path) -> Path:
             return f"[{', '.join(map(text, value))}]"
         return json.dumps(value)
 
-    suite = suite_of(THREE, comparison=[QUESTION])
     given = {k: v for k, v in suite.to_json().items() if v is not None}
-    path = tmp_path / "tiny.toml"
+    path = folder / "tiny.toml"
     path.write_text("\n".join(f"{key} = {text(value)}" for key, value in given.items()))
     return path
 
