@@ -16,6 +16,7 @@ from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.comparison import Comparison
 from edgeskin.spec.device import Beside, Device
+from edgeskin.spec.explanation import Explained
 from edgeskin.spec.hosts import FleetResult
 from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.result import VerifyResult
@@ -279,14 +280,17 @@ def report(
     title: str = "edgeskin report",
     commands: Sequence[str] = (),
     pictures: bool = True,
+    explained: Sequence[Path] = (),
 ) -> Path:
     """One HTML page, its Markdown twin and their JSON, out of bundles and what verify and bench wrote about them.
 
     Args:
-        pictures: show lesions that flip, where the data is on this machine; the page then holds images of the data set.
+        pictures: show lesions that flip, where the data is on this machine, and those explained; the page then holds
+            images of the data set.
+        explained: what `edgeskin explain --role` wrote.
 
     Raises:
-        EdgeskinError: a result is of none of these bundles, or of another schema version.
+        EdgeskinError: a result is of none of these bundles or their network, or of another schema version.
     """
     from edgeskin.pictures import flipped
     from edgeskin.report.html import render
@@ -301,6 +305,7 @@ def report(
             got=", ".join(h[:12] for h in foreign),
             fix="verify and bench them again",
         )
+    looks = [read_result(Explained, path) for path in explained]
     log = run / "logs" / "csv" / "metrics.csv" if run else None
     given = ReportInput(
         title=title,
@@ -316,6 +321,7 @@ def report(
             for b in opened
         ),
         training=read_training(log) if log and log.is_file() else (),
+        explained=tuple(looks if pictures else [look.bare() for look in looks]),
         commands=tuple(commands),
         created=provenance.now(),
     )

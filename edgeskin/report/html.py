@@ -14,7 +14,7 @@ from markupsafe import Markup
 from edgeskin import __version__
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json, write_atomic
-from edgeskin.report import charts, evidence, figures, inputs, machine, text, tradeoff, view
+from edgeskin.report import charts, evidence, figures, inputs, machine, saliency, text, tradeoff, view
 from edgeskin.report.inputs import FORMAT, ReportInput
 from edgeskin.report.parts import Figure
 from edgeskin.report.sections import section
@@ -34,11 +34,12 @@ def render(given: ReportInput, out: Path) -> Path:
     Returns `out`.
 
     Raises:
-        EdgeskinError: a record is of another bundle or holds a number that is not finite; a file of another kind
-            stands where the JSON would; or the disk refuses.
+        EdgeskinError: a record is of another bundle or network, or holds a number that is not finite; a file of another
+            kind stands where the JSON would; or the disk refuses.
     """
     given = inputs.complete(given)
     inputs.check(given)
+    inputs.check_explained(given)
     record = out.with_suffix(".json")
     data = _plain(given)
     _refuse_to_overwrite(record)
@@ -55,6 +56,7 @@ def render(given: ReportInput, out: Path) -> Path:
         "models": tradeoff.table(given),
         "pareto": _pareto(given),
         "sections": [section(bundle, index) for index, bundle in enumerate(given.bundles, 1)],
+        "explained": [saliency.chapter(record, number) for number, record in enumerate(given.explained, 1)],
         "curves": _curves(given),
         "roles": view.roles(given.bundles),
         "environments": _environments(given),

@@ -3,14 +3,15 @@
 import csv
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.base import Spec
 from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.evidence import Evidence
+from edgeskin.spec.explanation import Explained
 from edgeskin.spec.manifest import Manifest, Mode
 from edgeskin.spec.result import VerifyResult
 
@@ -51,12 +52,16 @@ class BundleInput(Spec):
 
 
 class ReportInput(Spec):
-    """Everything a report shows. `training`: a row each epoch, column -> value."""
+    """Everything a report shows. `training`: a row each epoch, column -> value.
+
+    `explained` loses its pictures on the way to JSON, as thumbnails do.
+    """
 
     format: Literal["edgeskin-report/1"] = FORMAT
     title: str
     bundles: tuple[BundleInput, ...] = Field(min_length=1)
     training: tuple[dict[str, float], ...] = ()
+    explained: tuple[Explained, ...] = ()
     commands: tuple[str, ...] = ()
     created: str = ""  # ISO 8601
 
@@ -68,7 +73,12 @@ class ReportInput(Spec):
     @property
     def pictured(self) -> bool:
         """Whether the page holds images of the data set."""
-        return any(bundle.thumbnails for bundle in self.bundles)
+        explained = (lesion for record in self.explained for lesion in record.lesions)
+        return any(bundle.thumbnails for bundle in self.bundles) or any(lesion.pictures for lesion in explained)
+
+    @field_serializer("explained")
+    def _without_pictures(self, explained: tuple[Explained, ...]) -> list[dict[str, Any]]:
+        return [record.bare().to_json() for record in explained]
 
 
 def complete(given: ReportInput) -> ReportInput:
@@ -103,6 +113,23 @@ def check(given: ReportInput) -> None:
                 got=bundle.evidence.bundle,
                 possible=bundle.manifest.name,
                 fix="give each bundle the evidence that lies in it",
+            )
+
+
+def check_explained(given: ReportInput) -> None:
+    """Refuse explanations by a network that none of the bundles was made from.
+
+    Raises:
+        EdgeskinError: a record names another checkpoint.
+    """
+    known = {bundle.manifest.provenance.checkpoint_sha256 for bundle in given.bundles}
+    for record in given.explained:
+        if record.checkpoint_sha256 not in known:
+            raise EdgeskinError(
+                f"the explanations are by another network ({record.run})",
+                got=f"checkpoint {record.checkpoint_sha256[:12]}",
+                possible=sorted(name[:12] for name in known),
+                fix="run `edgeskin explain` on the run that the bundle was exported from",
             )
 
 

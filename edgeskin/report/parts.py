@@ -39,6 +39,18 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A lesion under its saliency. On the page only, never in its twins.
+
+    `images`: what, frame, the frame under its saliency (both base64 of JPEG), words below. `lines`: as of a card.
+    """
+
+    name: str
+    images: tuple[tuple[str, str, str, str], ...]
+    lines: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A heading with what belongs to it; shown in the order of the fields. `folded` tables open on a click."""
 
