@@ -9,6 +9,7 @@ import typer
 from edgeskin import out
 from edgeskin.cli_data import data_app
 from edgeskin.cli_embed import add_commands as add_embed_commands
+from edgeskin.cli_explain import add_commands as add_explain_commands
 from edgeskin.cli_keys import add_commands as add_key_commands
 from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
 from edgeskin.cli_sweep import add_commands as add_sweep_commands
@@ -308,14 +309,18 @@ def report(
     page: Annotated[Path, typer.Option("--out", help="The .html to write; .md and .json lie beside it.")],
     verified: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin verify --out`; repeatable.")] = None,
     benched: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin bench --out`; repeatable.")] = None,
+    explained: Annotated[list[Path] | None, typer.Option(help="JSON of `edgeskin explain --role`; repeatable.")] = None,
     run: Annotated[Path | None, typer.Option(help="The training run, for its curves.")] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "edgeskin report",
-    pictures: Annotated[bool, typer.Option(help="Show lesions that flip, if the data is there.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Show lesions: those that flip, if the data is there.")] = True,
 ) -> None:
     """One HTML page out of bundles and what verify and bench found."""
     from edgeskin import chain
 
-    out.line(str(chain.report(bundles, verified or [], benched or [], page, run=run, title=title, pictures=pictures)))
+    made = chain.report(
+        bundles, verified or [], benched or [], page, run=run, title=title, pictures=pictures, explained=explained or []
+    )
+    out.line(str(made))
 
 
 @app.command()
@@ -393,7 +398,7 @@ def _write(file: Path | None, value: dict[str, object]) -> None:
     out.result(value)
 
 
-for add_commands in (add_embed_commands, add_key_commands, add_sweep_commands):
+for add_commands in (add_embed_commands, add_explain_commands, add_key_commands, add_sweep_commands):
     add_commands(app)
 
 if __name__ == "__main__":
