@@ -92,9 +92,9 @@ def _against_rest(one: Bearing, schema: Schema, truth: Ints, answers: Answers, w
         score[name] = given[:, list(one.indices)].sum(1)
         flagged[name] = np.isin(given.argmax(1), one.indices).astype(float)
     unlabelled = "" if known.any() else f"no lesion is labelled for {one.task}"
-    none = unlabelled or ("" if positive.any() else f"no lesion is {one.title}")
-    only = unlabelled or ("" if not positive.all() else f"every lesion is {one.title}")
-    silent = unlabelled or f"no lesion is answered {one.title}"
+    none = unlabelled or ("" if positive.any() else "no lesion has this class")
+    only = unlabelled or ("" if not positive.all() else "every lesion has this class")
+    silent = unlabelled or "no lesion is answered with this class"
     return AgainstRest(
         title=one.title,
         task=one.task,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from edgeskin import out
+from edgeskin.compared import NO_REFERENCE
 from edgeskin.spec.result import Accuracy, AgainstRest, Calibration, Compared, Estimate, ScoreFigures
 
 ONE_VS_REST = ("auc", "sensitivity", "specificity", "precision")
@@ -77,20 +78,25 @@ def reservations(rows: Mapping[str, Compared]) -> list[str]:
 
 def _classes(found: tuple[AgainstRest, ...], own: str) -> None:
     """Two rows a class; decisions are by the most probable class, as in the literature."""
-    rows, absent = [], []
+    rows: list[tuple[str, ...]] = []
+    absent: dict[str, list[str]] = {}
     for one in found:
         figures = {name: getattr(one, name) for name in ONE_VS_REST}
         for model, side in (("FP32", "fp32"), (own, "bundle")):
             given = {name: getattr(value, side) for name, value in figures.items()}
+            if all(value.reason == NO_REFERENCE for value in given.values()):
+                continue
             rows.append((one.title, f"{one.positives} of {one.lesions}", model, *map(_short, given.values())))
-            absent += [f"{one.title} {n}: undefined: {e.reason}" for n, e in given.items() if e.value is None]
+            for name, value in given.items():
+                if value.value is None and (told := f"{one.title} {name}") not in absent.setdefault(value.reason, []):
+                    absent[value.reason].append(told)
     out.table(
         "a class against the rest of its task, by the most probable class (not by the threshold)",
         ["class", "lesions", "", *ONE_VS_REST],
         rows,
     )
-    for remark in dict.fromkeys(absent):
-        out.line(f"note: {remark}")
+    for reason, names in absent.items():
+        out.line(f"note: undefined, as {reason}: {', '.join(names)}")
 
 
 def _short(found: Estimate) -> str:

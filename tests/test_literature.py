@@ -82,7 +82,7 @@ def test_whoever_always_answers_the_commonest_class_has_the_published_average():
     melanoma, globules = by_name["MEL"], by_name["DaG-IR"]
     assert (melanoma.sensitivity.bundle.value, melanoma.specificity.bundle.value) == (0.0, 1.0)
     assert (melanoma.precision.bundle.value, melanoma.auc.bundle.value) == (None, 0.5)
-    assert melanoma.precision.bundle.reason == "no lesion is answered MEL"
+    assert melanoma.precision.bundle.reason == "no lesion is answered with this class"
     assert globules.precision.bundle.value == pytest.approx(448 / 1011)
 
 
@@ -113,11 +113,11 @@ def test_a_class_without_a_lesion_has_no_sensitivity_and_says_why():
     for metric in ("auc", "sensitivity"):
         for side in ("bundle", "fp32", "difference"):
             one = getattr(getattr(none, metric), side)
-            assert (one.value, one.low, one.reason) == (None, None, "no lesion is VS-IR")
+            assert (one.value, one.low, one.reason) == (None, None, "no lesion has this class")
     assert none.specificity.bundle.value is not None
     assert none.precision.bundle.value == 0  # answered, and wrong each time: that is known
-    assert (every.specificity.bundle.value, every.specificity.bundle.reason) == (None, "every lesion is RS-PRS")
-    assert (every.auc.bundle.value, every.auc.bundle.reason) == (None, "every lesion is RS-PRS")
+    assert (every.specificity.bundle.value, every.specificity.bundle.reason) == (None, "every lesion has this class")
+    assert (every.auc.bundle.value, every.auc.bundle.reason) == (None, "every lesion has this class")
     assert every.precision.bundle.value == 1
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 import edgeskin
 from edgeskin import catalog, out, show, show_bench, show_figures
+from edgeskin.compared import NO_REFERENCE
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.result import (
     Accuracy,
@@ -168,9 +169,11 @@ def several_tasks() -> Accuracy:
     against = [
         AgainstRest(
             title=title, task=task, classes=("x",), lesions=395, positives=9, auc=one(0.9), sensitivity=one(0.8),
-            specificity=one(0.75), precision=one(precision, "" if precision else f"no lesion is answered {title}"),
+            specificity=one(0.75), precision=precision,
         )
-        for title, task, precision in (("MEL", "DIAG", 0.66), ("PN-ATP", "PN", None))
+        for title, task, precision in (
+            ("MEL", "DIAG", one(0.66)), ("PN-ATP", "PN", one(None, "no lesion is answered with this class"))
+        )
     ]  # fmt: skip
     reached = Reached(
         threshold=3, sensitivity=one(0.81), specificity=one(0.31), labelled_sensitivity=Estimate(value=0.929),
@@ -198,7 +201,7 @@ def test_several_tasks_are_shown_as_the_literature_does(capsys):
     assert "by the most probable class" in said
     assert "MEL 9 of 395 FP32 0.900 [0.900, 0.900] 0.800" in said
     assert "PN-ATP 9 of 395 INT8 0.900 [0.900, 0.900] 0.800 [0.800, 0.800] 0.750 [0.750, 0.750] -" in said
-    assert "note: PN-ATP precision: undefined: no lesion is answered PN-ATP" in said
+    assert "note: undefined, as no lesion is answered with this class: PN-ATP precision" in said
     assert "score >= 3: sensitivity 0.810" in said
     assert "0.929" in said
     assert "true criteria, 390 lesions" in said
@@ -212,3 +215,23 @@ def test_an_older_record_shows_all_its_tasks(capsys):
     assert "PN balanced_accuracy" in said
     assert "most probable" not in said
     assert "calibration" not in said
+
+
+def test_a_lean_bundle_has_one_row_a_class(capsys):
+    lean = Estimate(reason=NO_REFERENCE)
+    found = several_tasks()
+    classes = tuple(
+        c.model_copy(
+            update={
+                name: getattr(c, name).model_copy(update={"fp32": lean, "difference": lean})
+                for name in ("auc", "sensitivity", "specificity", "precision")
+            }
+        )
+        for c in found.literature.classes
+    )
+    literature = found.literature.model_copy(update={"classes": classes})
+    show_figures.accuracy(found.model_copy(update={"literature": literature}), "mode pair", "INT8")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MEL 9 of 395 INT8" in said
+    assert "9 of 395 FP32" not in said
+    assert NO_REFERENCE not in said

@@ -50,7 +50,7 @@ def test_tables_hold_the_figures_of_the_record(scored: inputs.BundleInput) -> No
     )  # fmt: skip
     assert classes.rows[2][1:3] == ("INT8", text.estimate(melanoma.auc.bundle))
     assert "the most probable class" in classes.note
-    assert "Undefined: VS-IR AUC, VS-IR sensitivity (no lesion is VS-IR)." in classes.note
+    assert "Undefined: VS-IR AUC, VS-IR sensitivity (no lesion has this class)." in classes.note
     rows = {row[0]: row for row in score.rows[1:6]}
     three = found.score.reached[1]
     assert rows["score ≥ 3: sensitivity"][2] == text.estimate(three.sensitivity.bundle)
