@@ -60,7 +60,7 @@ NO_GATE = Gated(status="ungated", why="no gate was asked")
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A case to put into a bundle: frames uint8 [images, H, W, 3] and the logits float32 [images, K] they gave."""
+    """A case to put into a bundle: frames uint8 [images, H, W, 3] and the logits float32 [rows, K] they gave."""
 
     name: str
     mode: Mode

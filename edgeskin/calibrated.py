@@ -89,7 +89,7 @@ def on_control(
     """Figures of the role that the temperatures were fitted on, for every mode and task.
 
     Args:
-        both: logits of lesions with both images [N, images, K], NaN where the clinical image is missing.
+        both: logits of lesions with both images [N, rows, K], NaN where the clinical image is missing.
         alone: logits of the dermoscopic image without its partner [N, K].
         labels: class numbers [N, tasks], -1 unlabelled.
     """

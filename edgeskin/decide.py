@@ -11,7 +11,7 @@ from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import Fusion, Thresholds
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
-Branch = Literal["clinical", "dermoscopic"]
+Branch = Literal["clinical", "dermoscopic", "fused"]
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -31,7 +31,8 @@ def branch_probabilities(
     """Class probabilities that each branch gives by itself, each at its own temperature.
 
     Args:
-        logits: [..., images, schema.logits]; images = 2 (clinical, dermoscopic) in mode "pair", 1 in "dermoscopic".
+        logits: [..., rows, schema.logits]; rows = 2 (clinical, dermoscopic) in mode "pair", or 3 where the network has
+            a fused head; 1 in mode "dermoscopic".
 
     Returns:
         branch -> task name -> [..., classes].
@@ -45,20 +46,34 @@ def branch_probabilities(
         found["dermoscopic"] = {
             t: softmax(logits[..., 1, s], fusion[t].temperature_dermoscopic) for t, s in slices.items()
         }
+        if logits.shape[-2] == 3:
+            found["fused"] = {t: softmax(logits[..., 2, s], fusion[t].temperature_fused) for t, s in slices.items()}
     return found
 
 
 def fuse(
     branches: Mapping[Branch, Mapping[str, NDArray[np.float64]]], fusion: Mapping[str, Fusion]
 ) -> dict[str, NDArray[np.float64]]:
-    """Task name -> [..., classes]: w * dermoscopic + (1 - w) * clinical, or dermoscopic where it is alone."""
+    """Task name -> [..., classes]: (1 - f) * (w * dermoscopic + (1 - w) * clinical) + f * fused.
+
+    f is 0 without a fused head; the dermoscopic branch is taken as it is where it is alone.
+
+    >>> clinical, dermoscopic, fused = ({"DIAG": np.array([1 - p, p])} for p in (0.5, 0.75, 0.9))
+    >>> rule = {"DIAG": Fusion(dermoscopic_weight=0.8, fused_weight=0.25)}  # 0.75 * 0.7 + 0.25 * 0.9
+    >>> fuse({"clinical": clinical, "dermoscopic": dermoscopic, "fused": fused}, rule)["DIAG"].round(3).tolist()
+    [0.25, 0.75]
+    """
     if "clinical" not in branches:
         return dict(branches["dermoscopic"])
-    shares = {task: fusion[task].dermoscopic_weight for task in branches["dermoscopic"]}
-    return {
-        task: share * branches["dermoscopic"][task] + (1 - share) * branches["clinical"][task]
-        for task, share in shares.items()
-    }
+    found = {}
+    for task, dermoscopic in branches["dermoscopic"].items():
+        share, third = fusion[task].dermoscopic_weight, fusion[task].fused_weight
+        found[task] = share * dermoscopic + (1 - share) * branches["clinical"][task]
+        if third and "fused" not in branches:
+            raise ValueError(f"task {task} gives a fused head {third:g} of its weight, and there are no logits of one")
+        if third:
+            found[task] = (1 - third) * found[task] + third * branches["fused"][task]
+    return found
 
 
 def task_probabilities(
@@ -67,10 +82,10 @@ def task_probabilities(
     """Class probabilities of each task from the logits of one or many lesions.
 
     Args:
-        logits: [..., images, schema.logits]; images = 2 (clinical, dermoscopic) in mode "pair", 1 in "dermoscopic".
+        logits: [..., rows, schema.logits], as `branch_probabilities` takes them.
 
     Returns:
-        task name -> [..., classes]: w * dermoscopic + (1 - w) * clinical, or dermoscopic alone.
+        task name -> [..., classes], as `fuse` gives them.
 
     >>> from edgeskin.spec.schema import ClassSpec, Target, Task
     >>> task = Task(name="DIAG", classes=(ClassSpec(name="NEV"), ClassSpec(name="MEL")))

@@ -59,6 +59,13 @@ def export(
     kit_for = _kit_for(target, device, jetpack)
     tuned = tuned and kit_for is None  # of a kit the device measures what is faster
     record = read_record(run)
+    if record.network.modalities != "both":
+        raise EdgeskinError(
+            "this network is to compare with, no bundle takes it",
+            got=f"{run}, trained on {record.network.modalities} images alone",
+            possible="networks for both images, which also answer to the dermoscopic one alone",
+            fix="train with `--modalities both`",
+        )
     identity = sha256_file(run / RECORD)
     wanted = [identity, plan.to_json(), tuned, budget_s > 0, qat.to_json() if qat else None, allow_ungated]
     wanted += [kit_for.to_json()] if kit_for else []

@@ -32,7 +32,7 @@ def drawn(how: Preprocess) -> NDArray[np.uint8]:
 
 
 def asked(session: Session, frames: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
-    """Logits [cases, images, K] of drawn pairs in one mode."""
+    """Logits [cases, rows, K] of drawn pairs in one mode."""
     return np.stack([session.run(pair[-IMAGES[mode] :]) for pair in frames])
 
 

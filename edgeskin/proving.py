@@ -23,7 +23,7 @@ from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.search import Speed
 from edgeskin.spec.train import Checkpoint
 
-Logits = dict[Mode, NDArray[np.float32]]  # [lesions, images, K]; NaN where the clinical image is missing
+Logits = dict[Mode, NDArray[np.float32]]  # [lesions, rows, K]; NaN where the clinical image is missing
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def answers(
 def answers_of(sessions: Mapping[Mode, Session], frames: FrameStore, paired: NDArray[np.bool_], what: str) -> Logits:
     """Logits of every lesion in both modes, by sessions that are open."""
     found = {
-        mode: np.full((len(frames), IMAGES[mode], session.logits), np.nan, np.float32)
+        mode: np.full((len(frames), session.rows, session.logits), np.nan, np.float32)
         for mode, session in sessions.items()
     }
     for number, pair in enumerate(out.track(frames, what)):

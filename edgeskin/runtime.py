@@ -44,7 +44,8 @@ class Result:
     quality: dict[str, tuple[str, ...]]  # "clinical", "dermoscopic": flags of each image, see edgeskin/spec/quality.py
     assessable: bool
     probabilities: Probabilities
-    branches: dict[str, Probabilities]  # "clinical", "dermoscopic": what each image says by itself
+    # "clinical", "dermoscopic": what each image says by itself; "fused": a head on both, if the network has one.
+    branches: dict[str, Probabilities]
     predicted: dict[str, str]  # task -> class
     score: int | None  # e.g. the seven-point score, where the schema has one
     score_reached: tuple[int, ...]  # those of the schema's thresholds that the score reaches
@@ -185,12 +186,13 @@ class Classifier:
                 cache=self._cache,
                 precision_hint=self._hint() if self.graphs == "core" else "f32",
             )
-            found = (session.images, session.height, session.width, session.logits)
-            wanted = (IMAGES[mode], manifest.preprocess.height, manifest.preprocess.width, manifest.task_schema.logits)
+            how, rows = manifest.preprocess, manifest.rows[mode]
+            found = (session.images, session.height, session.width, session.rows, session.logits)
+            wanted = (IMAGES[mode], how.height, how.width, rows, manifest.task_schema.logits)
             if found != wanted:
                 raise EdgeskinError(
                     f"the graph {graph.file} does not fit its manifest",
-                    got=f"images, height, width, logits = {found}",
+                    got=f"images, height, width, rows of logits, logits = {found}",
                     possible=str(wanted),
                     fix="export the bundle again",
                 )
@@ -208,7 +210,7 @@ class Classifier:
         return preprocess.prepare(photo, self.manifest.preprocess)
 
     def infer(self, frames: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
-        """Logits float32 [images, K] of frames uint8 [images, H, W, 3], the clinical one first.
+        """Logits float32 [rows, K] of frames uint8 [images, H, W, 3], the clinical one first.
 
         Raises:
             EdgeskinError: another shape or dtype, or logits that are not finite.

@@ -28,7 +28,7 @@ from edgeskin.spec.result import (
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import Fusion, Thresholds
 
-Logits = NDArray[np.float32]  # [lesions, images, K]
+Logits = NDArray[np.float32]  # [lesions, rows, K]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 

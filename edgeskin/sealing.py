@@ -241,7 +241,7 @@ def refuse_other_answers(
 def differing(
     deciding: Deciding, mode: Mode, before: NDArray[np.float32], after: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Cases of which a task's class or the referral differ, bool [cases], out of logits [cases, images, K]."""
+    """Cases of which a task's class or the referral differ, bool [cases], out of logits [cases, rows, K]."""
     schema = deciding.task_schema
     limit = decide.threshold(deciding.thresholds, mode)
     one, two = (decide.task_probabilities(x, schema, deciding.fusion, mode) for x in (before, after))

@@ -29,7 +29,7 @@ from edgeskin.spec.result import Accuracy, GoldenResult, Parity, VerifyResult
 from edgeskin.spec.roles import RoleRecord
 from edgeskin.spec.schema import Schema
 
-Logits = dict[tuple[Graphs, Mode], NDArray[np.float32]]  # [lesions, images, K]; NaN where the clinical image is missing
+Logits = dict[tuple[Graphs, Mode], NDArray[np.float32]]  # [lesions, rows, K]; NaN where the clinical image is missing
 _SAVE_EVERY = 100  # lesions
 _EMULATED = "a build kit, emulated on the CPU: the engine that a device builds of it may differ"
 _MAKING = ("train", "calibration", "control")  # roles that had a part in making the bundle
@@ -146,7 +146,7 @@ def scores(
     bootstrap: int,
     named: Callable[[str], str] = str,
 ) -> tuple[dict[Mode, Parity], dict[Mode, Accuracy]]:
-    """Parity and accuracy in every mode, out of logits [lesions, images, K]; lesions without clinical image sit mode
+    """Parity and accuracy in every mode, out of logits [lesions, rows, K]; lesions without clinical image sit mode
     pair out. Without a reference there is no parity."""
     paired = np.array([pair.clinical is not None for pair in pairs])
     parity: dict[Mode, Parity] = {}
@@ -251,9 +251,9 @@ def _remarks(
 
 def predict(models: Mapping[Graphs, Classifier], pairs: Sequence[Pair], resume: Path | None = None) -> Logits:
     """Logits of every lesion, graph and mode, by `Classifier.prepare` and `infer`. `resume` keeps them meanwhile."""
-    width = next(iter(models.values())).manifest.task_schema.logits
+    manifest = next(iter(models.values())).manifest
     found: Logits = {
-        (graphs, mode): np.full((len(pairs), IMAGES[mode], width), np.nan, np.float32)
+        (graphs, mode): np.full((len(pairs), manifest.rows[mode], manifest.task_schema.logits), np.nan, np.float32)
         for graphs in models
         for mode in MODES
     }

@@ -56,6 +56,10 @@ def common(
     """
     manifest = bundles[0].manifest
     _one_checkpoint(bundles, run)
+    if manifest.network.pair_rows != 2:
+        raise EdgeskinError(
+            "the peers know two branches", got="a network with a fused head", fix="pass bundles of one without"
+        )
     with os_errors(work, fix="set EDGESKIN_CACHE to a folder with room"):
         work.mkdir(parents=True, exist_ok=True)
         camera = _frames(work, height, width, frames)

@@ -51,12 +51,15 @@ class Executed:
 
 
 class Session(ABC):
-    """An opened model. Input uint8 [images, height, width, 3], output float32 [images, logits].
+    """An opened model. Input uint8 [images, height, width, 3], output float32 [rows, logits].
+
+    There is a row for each image, and for a pair a third one if the network has a fused head.
 
     One session serves one thread at a time: it reuses one request and its buffers.
     """
 
     images: int
+    rows: int
     height: int
     width: int
     logits: int
@@ -111,17 +114,18 @@ class Session(ABC):
             [(p.name, p.dtype) for p in inputs] == [("frames", "uint8")]
             and [(p.name, p.dtype) for p in outputs] == [("logits", "float32")]
             and inputs[0].sizes(4)[::3] in ((1, 3), (2, 3))
-            and outputs[0].sizes(2)[:1] == inputs[0].sizes(4)[:1]
+            and (inputs[0].sizes(4)[:1] + outputs[0].sizes(2)[:1]) in ((1, 1), (2, 2), (2, 3))
         )
         if not fits:
             raise EdgeskinError(
                 f"{path.name} is not a model of ours",
                 got="; ".join(f"{p.name} {p.dtype} {list(p.shape)}" for p in (*inputs, *outputs)),
-                possible="input frames uint8 [1 or 2, H, W, 3], output logits float32 [images, K], all sizes fixed",
+                possible="input frames uint8 [1 or 2, H, W, 3], output logits float32 [images, K], or [3, K] of 2 images, "
+                "all sizes fixed",
                 fix="export it with `edgeskin export`",
             )
         self.images, self.height, self.width, _ = inputs[0].sizes(4)
-        self.logits = outputs[0].sizes(2)[1]
+        self.rows, self.logits = outputs[0].sizes(2)
 
 
 class Backend(Protocol):

@@ -119,7 +119,7 @@ class _Engine(Session):
             )
         self._stream = _cuda.Stream()
         self._host_in = _cuda.PinnedArray((self.images, self.height, self.width, 3), np.dtype(np.uint8))
-        self._host_out = _cuda.PinnedArray((self.images, self.logits), np.dtype(np.float32))
+        self._host_out = _cuda.PinnedArray((self.rows, self.logits), np.dtype(np.float32))
         self._device_in = _cuda.DeviceArray(self._host_in.array.nbytes)
         self._device_out = _cuda.DeviceArray(self._host_out.array.nbytes)
         for name, device in (("frames", self._device_in), ("logits", self._device_out)):

@@ -33,7 +33,8 @@ def unsupported(recipe: Recipe | None = None, device: Device | None = None) -> s
 def build(run: Path, record: Checkpoint, folder: Path, opset: int) -> dict[Mode, Path]:
     """Export both graphs of a checkpoint as ONNX and check each against torch on random frames.
 
-    Input `frames` uint8 [images, H, W, 3], output `logits` float32 [images, K]; normalisation is in the graph.
+    Input `frames` uint8 [images, H, W, 3], output `logits` float32 [rows, K], three of a pair with a fused
+    head, else one an image; normalisation is in the graph.
 
     Raises:
         EdgeskinError: the exporter's graph does not give what torch gives.

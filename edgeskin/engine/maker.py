@@ -101,7 +101,8 @@ def find(manifest: Manifest, *, program: bool = False) -> Maker:
     from edgeskin.engine.program import Program
 
     frames = manifest.preprocess
-    return Program(found, machine, cache, (frames.height, frames.width, manifest.task_schema.logits))
+    shape = (frames.height, frames.width, manifest.task_schema.logits)
+    return Program(found, machine, cache, shape, manifest.rows["pair"])
 
 
 def timing_cache(folder: Path, machine: Compatibility) -> Path:

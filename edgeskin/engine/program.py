@@ -30,6 +30,7 @@ class Program:
     compatibility: Compatibility
     cache: Path
     shape: tuple[int, int, int]  # height, width of the frames; number of logits
+    pair_rows: int = 2  # of logits that a pair is given
     used_cache: bool = field(default=False, init=False)
     name: Literal["tensorrt", "trtexec"] = field(default="trtexec", init=False)
     cases: int = field(default=6, init=False)  # each question starts the program anew, which takes seconds
@@ -56,17 +57,18 @@ class Program:
 
     def open(self, plan: Path) -> Session:
         """An engine that is asked through the program."""
-        return Asked(self.program, plan, 2 if plan.name.startswith("pair") else 1, self.shape, self.compatibility)
+        images, rows = (2, self.pair_rows) if plan.name.startswith("pair") else (1, 1)
+        return Asked(self.program, plan, (images, rows), self.shape, self.compatibility)
 
 
 class Asked(Session):
     """One engine; every question runs trtexec once."""
 
     def __init__(
-        self, program: Path, plan: Path, images: int, shape: tuple[int, int, int], machine: Compatibility
+        self, program: Path, plan: Path, sizes: tuple[int, int], shape: tuple[int, int, int], machine: Compatibility
     ) -> None:
         self._program, self._plan, self._machine = program, plan, machine
-        self.images, (self.height, self.width, self.logits) = images, shape
+        (self.images, self.rows), (self.height, self.width, self.logits) = sizes, shape
 
     def _infer(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +77,7 @@ class Asked(Session):
             self._run([f"--loadInputs=frames:{given}", f"--exportOutput={got}", "--iterations=1", "--duration=0"])
             try:
                 found = {one["name"]: one["values"] for one in json.loads(got.read_text(encoding="utf-8"))}
-                return np.array(found["logits"], np.float32).reshape(self.images, self.logits)
+                return np.array(found["logits"], np.float32).reshape(self.rows, self.logits)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise EdgeskinError(
                     "trtexec gave no logits", got=f"{type(error).__name__}: {error}", fix="check the engine's outputs"

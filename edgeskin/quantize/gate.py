@@ -17,7 +17,7 @@ from edgeskin.quantize.side import CHANCE, Side
 from edgeskin.scoring import Deciding, Logits
 from edgeskin.spec.gate import GateSpec
 from edgeskin.spec.gated import GateCheck, GateResult
-from edgeskin.spec.manifest import IMAGES, MODES, Mode
+from edgeskin.spec.manifest import MODES, Mode
 from edgeskin.spec.result import Parity
 
 
@@ -47,7 +47,7 @@ def gate(
 
     Args:
         cases: labelled under the schema; a lesion without a clinical image is left out of mode "pair".
-        reference, core: mode -> logits [lesions, images, K] in the order of `cases`, for the modes to compare.
+        reference, core: mode -> logits [lesions, rows, K] in the order of `cases`, for the modes to compare.
 
     Raises:
         EdgeskinError: no lesion, one twice, or logits that are not finite.
@@ -183,8 +183,8 @@ def _check(
         raise ValueError(f"modes differ: {sorted(reference)} and {sorted(core)}")
     for name, given in (("FP32", reference), ("the build", core)):
         for mode, logits in given.items():
-            wanted = (len(cases), IMAGES[mode], deciding.task_schema.logits)
-            if logits.shape != wanted:
+            wanted = (len(cases), reference[mode].shape[1], deciding.task_schema.logits)
+            if logits.shape != wanted or wanted[1] not in ((2, 3) if mode == "pair" else (1,)):
                 raise ValueError(f"logits of {name} in mode {mode} are {logits.shape}, not {wanted}")
             asked = np.array([mode != "pair" or case.clinical is not None for case in cases])
             bad = asked & ~np.isfinite(logits).all((1, 2))

@@ -48,7 +48,7 @@ class Side:
     def of(
         cls, deciding: Deciding, mode: Mode, pairs: Sequence[Pair], reference: Logits, core: Logits, repeats: int
     ) -> "Side":
-        """From logits [lesions, images, K], all of them finite."""
+        """From logits [lesions, rows, K], all of them finite."""
         schema = deciding.task_schema
         task, indices = schema.target.task, schema.target_indices()
         truth = np.array([pair.labels.get(task, UNLABELLED) for pair in pairs], np.int64)

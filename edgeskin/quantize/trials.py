@@ -27,7 +27,7 @@ from edgeskin.spec.recipe import Recipe
 from edgeskin.spec.result import Estimate
 from edgeskin.spec.search import Effect
 
-Logits = NDArray[np.float32]  # [lesions, 2, K]
+Logits = NDArray[np.float32]  # [lesions, rows, K]
 STATE = "state.json"
 
 
@@ -193,7 +193,7 @@ class Trials:
         return self.backend.open(model, threads=self.threads, precision_hint=recipe.precision_hint)
 
     def logits(self, session: backends.Session, control: Control, step: Callable[[int], None]) -> Logits:
-        """Logits [lesions, images, K] of the control lesions."""
+        """Logits [lesions, rows, K] of the control lesions."""
         found = []
         for frames in control.frames:
             found.append(session.run(frames[-session.images :]))

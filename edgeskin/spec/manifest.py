@@ -41,7 +41,7 @@ class FileEntry(Spec):
 
 class GraphEntry(Spec):
     """One model file. Input `frames`: uint8 [images, H, W, 3], the clinical image first; output `logits`:
-    float32 [images, schema.logits]."""
+    float32 [rows, schema.logits], see `Manifest.rows`."""
 
     file: str
     images: Literal[1, 2]
@@ -157,6 +157,11 @@ class Manifest(Spec):
     answers_file: str = ""  # of target tensorrt: logits that FP32 and the emulation gave, by role and lesion hash
     evidence_file: str = ""  # edgeskin.spec.evidence.Evidence as JSON; "" = none
 
+    @property
+    def rows(self) -> dict[Mode, int]:
+        """Rows of logits that a graph gives: one an image, and for a pair a third one if there is a fused head."""
+        return {"pair": self.network.pair_rows, "dermoscopic": 1}
+
     @model_validator(mode="after")
     def _complete(self) -> "Manifest":
         core = [g.file for g in self.graphs.values()] + [c.file for c in self.golden] + [self.lesion_hashes_file]
@@ -192,4 +197,10 @@ class Manifest(Spec):
             raise ValueError("target and precision must be those of the recipe")
         if set(self.fusion) != {t.name for t in self.task_schema.tasks}:
             raise ValueError("fusion must name every task of the schema")
+        if self.network.modalities != "both":
+            raise ValueError(f"a network for {self.network.modalities} images alone cannot run in a bundle")
+        if self.network.pair_rows == 2 and any(
+            f.fused_weight or f.temperature_fused != 1 for f in self.fusion.values()
+        ):
+            raise ValueError("fusion asks a fused head, which the network has not")
         return self

@@ -1,8 +1,8 @@
 """What a training run is asked for: network, data, optimisation. It is stored with the checkpoint."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
@@ -31,6 +31,11 @@ class NetworkSpec(Spec):
     fused_head: bool = False  # a third classifier, on the features of both images side by side
     dropout: float = Field(default=0.2, ge=0, lt=1)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
+
+    @property
+    def pair_rows(self) -> int:
+        """Rows of logits that a pair is given: clinical, dermoscopic, and a third one of a fused head."""
+        return 3 if self.fused_head and self.modalities == "both" else 2
 
 
 class DataSpec(Spec):
@@ -78,12 +83,26 @@ class TrainSpec(Spec):
 
 
 class Fusion(Spec):
-    """Probability of a task = w * dermoscopic + (1 - w) * clinical; w is chosen on the control role."""
+    """Probability of a task = (1 - f) * (w * dermoscopic + (1 - w) * clinical) + f * fused.
+
+    w and f are chosen on the control role; f is 0 where the network has no fused head. The fields of a fused head are
+    written where they say something alone: runtimes from before it read the bundles of all other networks.
+    """
 
     dermoscopic_weight: float = Field(ge=0, le=1)
     temperature_dermoscopic: float = Field(default=1.0, gt=0)
     temperature_clinical: float = Field(default=1.0, gt=0)
     temperature_alone: float = Field(default=1.0, gt=0)  # dermoscopic without a clinical image
+    fused_weight: float = Field(default=0.0, ge=0, le=1)
+    temperature_fused: float = Field(default=1.0, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _sparing(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = whole(self)
+        for name in ("fused_weight", "temperature_fused"):
+            if found.get(name) == type(self).model_fields[name].default:
+                del found[name]
+        return found
 
 
 class Threshold(Spec):

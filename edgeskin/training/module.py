@@ -47,7 +47,8 @@ class PairTrainer(lightning.LightningModule):
         self.task_schema, self.spec, self.steps = schema, spec, steps
         self._control: list[tuple[Tensor, Tensor, Tensor]] = []
         share = {"both": 0.5, "dermoscopic": 1.0, "clinical": 0.0}[network.spec.modalities]
-        self._fusion = {task.name: Fusion(dermoscopic_weight=share) for task in schema.tasks}
+        third = 1 / 3 if network.spec.pair_rows == 3 else 0.0  # all three alike
+        self._fusion = {task.name: Fusion(dermoscopic_weight=share, fused_weight=third) for task in schema.tasks}
 
     def setup(self, stage: str) -> None:
         """Use the threads that were asked for: Lightning sets a number of its own in each of several processes."""
@@ -99,12 +100,16 @@ class PairTrainer(lightning.LightningModule):
         frames, clinical, rows = stack(batch, None, self.network.spec.modalities)
         logits = self.network(frames, clinical, rows).float().cpu()
         has = batch[1].cpu()
-        both = torch.zeros(len(batch[0]), 2, logits.shape[1])  # a branch that the network lacks stays flat
+        # A branch that the network lacks stays flat.
+        both = torch.zeros(len(batch[0]), self.network.spec.pair_rows, logits.shape[1])
         both[~has, 0] = math.nan
         if self.network.spec.modalities != "clinical":
             both[:, 1] = logits[clinical : clinical + len(batch[0])]
         if self.network.spec.modalities != "dermoscopic":
             both[has, 0] = logits[:clinical]
+        if both.shape[1] == 3:
+            both[~has, 2] = math.nan
+            both[has, 2] = logits[clinical + len(batch[0]) :]
         self._control.append((both, batch[1].cpu(), batch[2].cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -112,7 +117,7 @@ class PairTrainer(lightning.LightningModule):
         both, has, labels = (torch.cat(part).numpy() for part in zip(*self._control, strict=True))
         self._control.clear()
         schema = self.task_schema
-        alone = task_probabilities(both[:, 1:], schema, self._fusion, "dermoscopic")
+        alone = task_probabilities(both[:, 1:2], schema, self._fusion, "dermoscopic")
         pair = task_probabilities(both, schema, self._fusion, "pair")
         merged = {name: np.where(has[:, None], pair[name], alone[name]) for name in pair}
         index = [task.name for task in schema.tasks].index(schema.target.task)
@@ -129,10 +134,10 @@ class PairTrainer(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; no decay for biases and norms; a higher rate for what has no pretrained start."""
-        fresh = ("clinical.", "dermoscopic.", "attention.", "down.", "up.", "gate")
+        heads, fresh = ("clinical.", "dermoscopic.", "fused."), ("attention.", "down.", "up.", "gate")
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for name, value in self.network.named_parameters():
-            new = name.startswith(fresh[:2]) or any(f".{part}" in f".{name}" for part in fresh[2:])
+            new = name.startswith(heads) or any(f".{part}" in f".{name}" for part in fresh)
             groups.setdefault((new, value.ndim > 1), []).append(value)
         rate = self.spec.learning_rate
         optimizer = torch.optim.AdamW(

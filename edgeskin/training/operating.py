@@ -13,6 +13,7 @@ from edgeskin.spec.train import Fusion, Modalities, Threshold, Thresholds
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SENSITIVITY = 0.90
+_THIRDS = np.round(np.arange(0, 1.0001, 0.05), 2)  # weights of a fused head
 
 
 def negative_log_likelihood(probabilities: Floats, truth: Ints) -> float:
@@ -39,19 +40,21 @@ def temperature(logits: Floats, truth: Ints) -> float:
 def choose_fusion(
     both: Floats, alone: Floats, labels: Ints, schema: Schema, modalities: Modalities = "both"
 ) -> dict[str, Fusion]:
-    """Temperatures of each branch and the dermoscopic weight of each task.
+    """Temperatures of each branch and the weights of the branches of each task.
 
     Args:
-        both: logits of lesions with both images [N, 2, logits], NaN where the clinical image is missing.
+        both: logits of lesions with both images [N, 2, logits], or [N, 3, logits] with a fused head; NaN where the
+            clinical image is missing.
         alone: logits of the dermoscopic image without its partner [N, logits].
         labels: class numbers [N, tasks], -1 unlabelled.
         modalities: of a network for one kind of image alone, which has all the weight.
 
-    The weight is the one in 0.5..1 (steps of 0.05: dermoscopy first) with the lowest negative log likelihood.
+    The dermoscopic weight in 0.5..1 (dermoscopy first) and the fused head's in 0..1, in steps of 0.05, are those that
+    have the lowest negative log likelihood together; of equal ones the lowest weights.
     """
     found = {}
     shares = {"both": np.round(np.arange(0.5, 1.0001, 0.05), 2), "dermoscopic": np.ones(1), "clinical": np.zeros(1)}
-    weights = shares[modalities]
+    grid = [(third, share) for third in _THIRDS[: None if both.shape[1] == 3 else 1] for share in shares[modalities]]
     for index, (name, part) in enumerate(schema.slices().items()):
         known = labels[:, index] >= 0
         paired = known & ~np.isnan(both[:, 0, 0])
@@ -60,13 +63,21 @@ def choose_fusion(
         warm_dermoscopic = temperature(both[paired, 1, part], truth)
         clinical = softmax(both[paired, 0, part], warm_clinical)
         dermoscopic = softmax(both[paired, 1, part], warm_dermoscopic)
+        warm_fused = temperature(both[paired, 2, part], truth) if both.shape[1] == 3 else 1.0
+        fused = softmax(both[paired, -1, part], warm_fused)
         scores = [
-            negative_log_likelihood(w * dermoscopic + (1 - w) * clinical, truth) if len(truth) else 0.0 for w in weights
+            negative_log_likelihood((1 - f) * (w * dermoscopic + (1 - w) * clinical) + f * fused, truth)
+            if len(truth)
+            else 0.0
+            for f, w in grid
         ]
+        third, share = grid[int(np.argmin(scores))]
         found[name] = Fusion(
-            dermoscopic_weight=float(weights[int(np.argmin(scores))]),
+            dermoscopic_weight=float(share),
+            fused_weight=float(third),
             temperature_clinical=warm_clinical,
             temperature_dermoscopic=warm_dermoscopic,
+            temperature_fused=warm_fused,
             temperature_alone=temperature(alone[known, part], labels[known, index]),
         )
     return found
