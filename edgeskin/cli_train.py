@@ -81,6 +81,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train the shared network on pairs. Run it again after a kill: it resumes."""
+    # torch's own remark, from each process, that it looks for weights without a gradient: some batches have them.
+    env.preset(TORCH_CPP_LOG_LEVEL="ERROR")
     from edgeskin import catalog, chain
     from edgeskin.spec import train as spec
 

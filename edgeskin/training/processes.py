@@ -79,6 +79,6 @@ def partners() -> Iterator[None]:
             raise
         raise EdgeskinError(
             "another process of this training ended",
-            got=str(error).splitlines()[0].rpartition("] ")[2][:120],
+            got=str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0][:120],
             fix="see its message; the same command run again resumes after the last finished epoch",
         ) from error
