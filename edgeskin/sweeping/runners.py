@@ -4,7 +4,9 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -119,6 +121,10 @@ def _ray(address: str, cores: int) -> Iterator[Any]:
     """Ray on this machine, or a cluster's; silent, without dashboard, and gone at the end."""
     # It would otherwise send figures of use to its makers, warn of its own future, and put itself behind all others.
     env.preset(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
+    if address:
+        _knock(address)
+    else:  # a secret of this sweep alone; Ray would keep one of its own in the user's home
+        env.preset(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     folder = tempfile.mkdtemp(prefix="edgeskin-ray-")
@@ -126,21 +132,55 @@ def _ray(address: str, cores: int) -> Iterator[Any]:
     if len(folder) + _SOCKET_LENGTH < 107:  # else in Ray's own place
         own["_temp_dir"] = folder
     try:
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-                **({} if address else own),
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            what = "the Ray cluster does not answer" if address else "Ray does not start"
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise EdgeskinError(
-                what, got=f"{address}: {first}".lstrip(": "), fix="check --ray, or leave it out to run on this machine"
-            ) from error
+        _start(ray, address, own)
         yield ray
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """Whether anything answers at HOST:PORT or ray://HOST:PORT; Ray itself would try for many minutes.
+
+    Raises:
+        EdgeskinError: nothing does, or the address is none.
+    """
+    if address == "auto":  # the cluster that runs on this machine, as Ray knows it
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise EdgeskinError(
+            "not the address of a Ray cluster", got=address, possible="HOST:PORT, ray://HOST:PORT, auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise EdgeskinError(
+            "the Ray cluster does not answer", got=f"{address}: {error}", fix="start it with `ray start --head` there"
+        ) from error
+
+
+def _start(ray: Any, address: str, own: dict[str, Any]) -> None:
+    """Start Ray here with these options, or connect to a cluster.
+
+    Raises:
+        EdgeskinError: neither came about.
+    """
+    told = {} if address else own
+    for left in reversed(range(1 if address else 3)):  # Ray gives itself 30 s, too few on a busy machine
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **told)
+            return
+        except Exception as error:  # that is what Ray raises when it has waited long enough
+            ray.shutdown()
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if left:
+                out.note(f"Ray does not start: {first} Once more")
+                continue
+            raise EdgeskinError(
+                "the Ray cluster does not answer" if address else "Ray does not start",
+                got=f"{address}: {first}".removeprefix(": "),
+                fix="check --ray, and Ray's own RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+                if address
+                else "stop other work first",
+            ) from error

@@ -249,6 +249,22 @@ def test_without_ray_each_run_has_a_process_of_its_own_after_the_other(planned):
     assert read(planned[1].answers).key == planned[1].key
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "the Ray cluster does not answer: got '127.0.0.1:1: .*ray start --head"),
+        ("ray://127.0.0.1:1", "does not answer"),
+        ("127.0.0.1:99999", "does not answer"),
+        ("nowhere", "not the address of a Ray cluster: got 'nowhere'"),
+        ("host:port", "not the address"),
+    ],
+)
+@needs_ray
+def test_a_cluster_that_is_not_there_is_one_line_at_once(planned, address, words):
+    with pytest.raises(EdgeskinError, match=words):
+        list(run_all(planned, 1, address))
+
+
 def command(drawn: Path, toml: Path, folder: Path) -> list[str]:
     return [sys.executable, "-m", "edgeskin.cli", "sweep", str(toml), "--root", str(drawn), "--out", str(folder),
             "--jobs", "2", "--json"]  # fmt: skip
