@@ -234,7 +234,7 @@ def _explain(opened: _Opened, examination: Examination, picture: Path) -> Explan
     told = PngInfo()
     told.add_itxt(MARK, json.dumps({"mark": mark, "explanation": found.to_json()}))
     with staged_file(picture) as staged:
-        page.save(staged, "PNG", pnginfo=told, optimize=True)
+        page.save(staged, "PNG", pnginfo=told)
     return found
 
 
