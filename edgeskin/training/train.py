@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import env, out, provenance
+from edgeskin import calibrated, env, lacking, out, provenance
 from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
@@ -101,7 +101,7 @@ def _fit(
     from edgeskin.model.weights import build_encoder
     from edgeskin.training.callbacks import Resumable, averaging
     from edgeskin.training.fit import Data, fit
-    from edgeskin.training.frames import size_at
+    from edgeskin.training.frames import label_array, size_at
     from edgeskin.training.module import PairTrainer
     from edgeskin.training.processes import partners, synchronised
     from edgeskin.training.teacher import Student, read_teacher
@@ -120,6 +120,8 @@ def _fit(
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
     sets = Data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
+    for line in lacking.undefined(label_array(roles["control"], schema), schema, "control"):
+        out.note(line)
     loss = BiasedLoss(schema, class_counts(sets.labels, schema), train)
     network = synchronised(network, train)
     if teacher is None:
@@ -157,6 +159,10 @@ def _record(
 
     labels = label_array(roles["control"], pairset.schema)
     fusion = choose_fusion(both, alone, labels, pairset.schema, spec.modalities)
+    if spec.modalities == "both":
+        found = calibrated.on_control(both, alone, labels, pairset.schema, fusion)
+        for line in calibrated.lines(found, pairset.schema):
+            out.note(line)
     return Checkpoint(
         created=provenance.now(),
         network=spec,
