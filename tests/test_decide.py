@@ -51,6 +51,46 @@ def test_each_branch_has_its_own_temperature_and_weight():
     assert fused["DIAG"][0] == pytest.approx(0.75 * 2 / 6 + 0.25 * 3 / 7)
 
 
+@given(arrays(np.float32, (3, 3, SPC.logits), elements=finite), st.floats(0, 1), st.floats(0.25, 4))
+def test_a_fused_head_has_its_share_and_its_own_temperature(logits, third, warmth):
+    """Against the formula written out with other means."""
+    from scipy.special import softmax
+
+    fusion = {
+        task: one.model_copy(update={"fused_weight": third, "temperature_fused": warmth})
+        for task, one in FUSION.items()
+    }
+    found = decide.task_probabilities(logits, SPC, fusion, "pair")
+    branches = decide.branch_probabilities(logits, SPC, fusion, "pair")
+    assert list(branches) == ["clinical", "dermoscopic", "fused"]
+    without = decide.task_probabilities(logits[:, :2], SPC, FUSION, "pair")
+    for task, part in SPC.slices().items():
+        own = softmax(logits[:, 2, part].astype(float) / warmth, axis=-1)
+        np.testing.assert_allclose(branches["fused"][task], own, atol=1e-12)
+        np.testing.assert_allclose(found[task], (1 - third) * without[task] + third * own, atol=1e-12)
+    alone = decide.task_probabilities(logits[:, 1:2], SPC, fusion, "dermoscopic")
+    assert all(
+        (alone[t] == decide.task_probabilities(logits[:, 1:2], SPC, FUSION, "dermoscopic")[t]).all() for t in alone
+    )
+
+
+def test_a_share_for_a_fused_head_that_gave_no_logits_is_a_fault():
+    fusion = {task: one.model_copy(update={"fused_weight": 0.1}) for task, one in FUSION.items()}
+    with pytest.raises(ValueError, match="there are no logits of one"):
+        decide.task_probabilities(np.zeros((2, SPC.logits)), SPC, fusion, "pair")
+
+
+def test_only_a_fused_head_that_has_a_say_is_written():
+    plain = Fusion(dermoscopic_weight=0.5)
+    assert set(plain.to_json()) == {
+        "dermoscopic_weight",
+        *(f"temperature_{n}" for n in ("alone", "clinical", "dermoscopic")),
+    }
+    with_head = plain.model_copy(update={"fused_weight": 0.25, "temperature_fused": 1.5})
+    assert with_head.to_json() == {**plain.to_json(), "fused_weight": 0.25, "temperature_fused": 1.5}
+    assert all(Fusion.parse(one.to_json(), "x") == one for one in (plain, with_head))
+
+
 def test_alone_has_its_own_temperature():
     logits = np.zeros((1, SPC.logits))
     logits[0, 0] = 2 * np.log(3.0)

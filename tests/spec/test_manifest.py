@@ -39,6 +39,14 @@ def test_the_committed_manifest_round_trips():
     assert Manifest.parse(manifest.to_json(), "again") == manifest
 
 
+def test_a_fused_head_gives_pairs_a_third_row_of_logits():
+    plain = copy.deepcopy(PLAIN)
+    assert Manifest.parse(plain, "tiny").rows == {"pair": 2, "dermoscopic": 1}
+    plain["network"]["fused_head"] = True
+    plain["fusion"]["DIAG"] |= {"fused_weight": 0.2, "temperature_fused": 2}
+    assert Manifest.parse(plain, "tiny").rows == {"pair": 3, "dermoscopic": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -60,6 +68,9 @@ def test_the_committed_manifest_round_trips():
         (put("format_version", 2), "format_version"),
         (put("research_use", "approved for diagnosis"), "research_use"),
         (put("surprise", 1), "unknown key"),
+        (put("fusion", "DIAG", "fused_weight", 0.2), "asks a fused head, which the network has not"),
+        (put("fusion", "DIAG", "temperature_fused", 2), "asks a fused head, which the network has not"),
+        (put("network", "modalities", "clinical"), "clinical images alone cannot run in a bundle"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(change, message):

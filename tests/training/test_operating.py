@@ -90,6 +90,48 @@ def test_the_weight_is_the_best_of_the_grid():
     assert all(best <= cost(w) + 1e-12 for w in np.arange(0.5, 1.001, 0.05))
 
 
+def with_head(both, head):
+    """Logits of a fused head beside the others, missing where the clinical image is."""
+    head = np.where(np.isnan(both[:, :1, 0]), np.nan, head)
+    return np.concatenate([both, head[:, None]], axis=1)
+
+
+def test_the_weight_of_a_fused_head_follows_what_it_knows():
+    rng = np.random.default_rng(7)
+    both, alone, labels = control(rng)
+    useless = with_head(both, rng.normal(0, 3, both[:, 1].shape))
+    knowing = with_head(np.stack([both[:, 0], np.where(np.isnan(both[:, 0]), both[:, 1], 0)], 1), 2 * both[:, 1])
+    found = choose_fusion(useless, alone, labels, SCHEMA)["DIAG"]
+    plain = choose_fusion(both, alone, labels, SCHEMA)["DIAG"]
+    assert found.fused_weight <= 0.05
+    assert found.temperature_dermoscopic == plain.temperature_dermoscopic
+    assert (plain.fused_weight, plain.temperature_fused) == (0.0, 1.0)
+    found = choose_fusion(knowing, alone, labels, SCHEMA)["DIAG"]
+    assert found.fused_weight >= 0.9
+    assert found.temperature_fused == pytest.approx(2, rel=0.25)
+
+
+def test_both_weights_are_the_best_of_the_grid_together():
+    rng = np.random.default_rng(8)
+    both, alone, labels = control(rng, lacking=0.1)
+    given_logits = with_head(both, both[:, 1] + rng.normal(0, 1.5, both[:, 1].shape))
+    fusion = choose_fusion(given_logits, alone, labels, SCHEMA)
+    paired = ~np.isnan(both[:, 0, 0])
+
+    def cost(weight, third):
+        changed = {
+            t: f.model_copy(update={"dermoscopic_weight": weight, "fused_weight": third}) for t, f in fusion.items()
+        }
+        fused = task_probabilities(given_logits[paired], SCHEMA, changed, "pair")["DIAG"]
+        return negative_log_likelihood(fused, labels[paired, 0])
+
+    best = cost(fusion["DIAG"].dermoscopic_weight, fusion["DIAG"].fused_weight)
+    costs = [cost(w, f) for w in np.arange(0.5, 1.001, 0.05) for f in np.arange(0, 1.001, 0.05)]
+    assert best <= min(costs) + 1e-12
+    thresholds = choose_thresholds(given_logits, alone, labels, SCHEMA, fusion)
+    assert thresholds.pair.control_sensitivity >= 0.9
+
+
 def test_unlabelled_lesions_and_lone_images_do_not_count():
     """Nonsense in rows that are unlabelled, or in the clinical slot of lesions without one, changes nothing."""
     rng = np.random.default_rng(3)
