@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeskin import env, out
+from edgeskin.backends import usable_cores
 from edgeskin.errors import EdgeskinError, missing_extra
 from edgeskin.sweeping.plan import Job
 
@@ -75,8 +75,7 @@ def _alone(job: Job) -> str:
 
 def _with_ray(jobs: Sequence[Job], at_once: int, address: str) -> Iterator[Outcome]:
     threads = jobs[0].threads
-    cores = len(os.sched_getaffinity(0))
-    with _ray(address, (at_once or max(1, cores // threads)) * threads) as ray:
+    with _ray(address, (at_once or max(1, usable_cores() // threads)) * threads) as ray:
         gpus = ray.cluster_resources().get("GPU", 0)
         room = int(ray.cluster_resources().get("CPU", threads)) // threads
         if room < 1:
