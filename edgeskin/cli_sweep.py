@@ -31,6 +31,7 @@ def sweep(
     from edgeskin import catalog
     from edgeskin.files import pretty_json, write_atomic
     from edgeskin.report import sweep as shown
+    from edgeskin.report.forest import forest
     from edgeskin.sweeping.sweep import RESULT
     from edgeskin.sweeping.sweep import sweep as run
 
@@ -40,7 +41,9 @@ def sweep(
         base = plan.base.model_copy(update={"data": plan.base.data.model_copy(update={"name": data})})
         plan = plan.model_copy(update={"base": base})
     found = run(plan, str(root), folder, at_once=jobs, threads=threads, address=ray)
-    write_atomic(folder / Path(RESULT).with_suffix(".md"), shown.markdown(found))
+    table, plot = (folder / Path(RESULT).with_suffix(kind) for kind in (".md", ".svg"))
+    write_atomic(table, shown.markdown(found))
+    write_atomic(plot, forest(found))
     if results:
         write_atomic(results, pretty_json(found.to_json()))
     out.result(found.to_json())
@@ -50,4 +53,4 @@ def sweep(
     if failed := shown.failures(found):
         out.table("runs without a result", ("variant", "seed", "why"), failed, words=True)
     out.line(shown.conditions(found))
-    out.line(f"{folder}/{RESULT} holds every figure; {folder}/{Path(RESULT).with_suffix('.md')} the tables")
+    out.line(f"{folder}/{RESULT} holds every figure, {table.name} beside it the tables, {plot.name} the plot")

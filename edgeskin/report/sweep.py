@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from edgeskin.report.text import NONE, duration, estimate, signed
+from edgeskin.report.text import NONE, duration, estimate, sentences, signed
 from edgeskin.spec.sweep import Metric, Reading
 from edgeskin.spec.sweep_result import Answer, Figure, SweepResult, VariantResult
 
@@ -131,9 +131,10 @@ def conditions(result: SweepResult) -> str:
     lacking = f" ({result.left_out} more lack an image and are left out)" if result.left_out else ""
     few = sorted((count, name) for name, count in result.classes.items() if count < 10)
     rare = ", ".join(f"{name} {count}" for count, name in few)
+    noted = "".join(f"{sentence} " for sentence in sentences((result.suite.note,)))
     return (
-        f"{drawn}{result.data}, {result.lesions:,} lesions of the test role{lacking}, {base.network.backbone} at "
-        f"{train.size} px, {train.epochs} epochs on {result.roles['train'].lesions:,} pairs, seeds "
+        f"{drawn}{noted}{result.data}, {result.lesions:,} lesions of the test role{lacking}, {base.network.backbone} "
+        f"at {train.size} px, {train.epochs} epochs on {result.roles['train'].lesions:,} pairs, seeds "
         f"{', '.join(map(str, result.suite.seeds))}; {result.machine}{spent}."
         + (f" Classes with fewer than 10 lesions, on which macro-F1 hangs: {rare}." if rare else "")
     )

@@ -32,7 +32,8 @@ METHOD = (
     "same draws for every run; on each draw the figure of every seed, then their mean; the middle 95 % of the means. "
     "Differences draw by draw. The intervals do not hold what hangs on the seeds: that is the standard deviation "
     "beside them. A claim holds if the interval of its difference lies above the bound and so does every seed's own "
-    "difference; it does not hold if all of them lie below; else it is undecided at this size."
+    "difference; it does not hold if all of them lie below; else it is undecided at this size. Each claim stands by "
+    "itself: nothing is corrected for their number."
 )
 
 

@@ -18,6 +18,7 @@ from edgeskin.data.phantom import write_phantom
 from edgeskin.data.registry import load_pairs
 from edgeskin.data.roles import assign
 from edgeskin.errors import EdgeskinError
+from edgeskin.report.forest import forest
 from edgeskin.report.sweep import markdown
 from edgeskin.spec.sweep_result import SweepResult
 from edgeskin.sweeping import sweep as stage
@@ -207,6 +208,7 @@ def test_the_command_shows_and_writes_one_table(drawn, suite_of, here, tmp_path)
     found = SweepResult.parse(json.loads((tmp_path / "r" / "tiny.json").read_text()), "tiny.json")
     assert found.suite.seeds == (0,)
     assert (tmp_path / "out" / "sweep.md").read_text() == markdown(found)
+    assert (tmp_path / "out" / "sweep.svg").read_text() == forest(found)
     printed = run("--only", "base", "--only", "clinical-only", "--json")
     assert SweepResult.parse(json.loads(printed.stdout), "stdout").variants == found.variants
     refused = run("--only", "bass")
