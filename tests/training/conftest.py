@@ -38,9 +38,12 @@ def phantom(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def request_of(phantom):
-    """request_of(epochs=2, ...): what `train` takes for a tiny run on these pairs, as keywords but for the folder."""
+    """request_of(epochs=2, ...): what `train` takes for a tiny run on these pairs, as keywords but for the folder.
 
-    def make(backbone="test_efficientnet", weights="scratch", **options):
+    `network` holds options of the network.
+    """
+
+    def make(backbone="test_efficientnet", weights="scratch", network=None, **options):
         pairset = load_pairs("derm7pt", phantom)
         data = DataSpec(name="derm7pt", root=str(phantom))
         wanted = dict(epochs=2, batch_pairs=6, size=32, start_size=32, workers=0, threads=1, allocator=False)
@@ -48,7 +51,7 @@ def request_of(phantom):
             pairset=pairset,
             roles=assign(pairset, data.roles),
             data=data,
-            network=NetworkSpec(backbone=backbone, attention_dim=16, attention_heads=2),
+            network=NetworkSpec(backbone=backbone, attention_dim=16, attention_heads=2, **(network or {})),
             spec=TrainSpec(**{**wanted, "accelerator": "cpu", **options}),
             weights=weights,
         )

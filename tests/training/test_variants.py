@@ -1,0 +1,113 @@
+"""Every kind of network and option trains, from the data to a checkpoint that opens as what was trained."""
+
+import numpy as np
+import pytest
+import torch
+
+from edgeskin.data.roles import Roles
+from edgeskin.model.checkpoint import load_network, read_record
+from edgeskin.model.loss import BiasedLoss
+from edgeskin.preprocess import prepare
+from edgeskin.training import train as stage
+from edgeskin.training.frames import label_array
+from edgeskin.training.module import PairTrainer
+from edgeskin.training.operating import choose_fusion, choose_thresholds
+
+
+def run(request, folder):
+    return stage.train(**vars(request), folder=folder)
+
+
+def control_frames(request, preprocess):
+    """uint8 [N, 2, H, W, 3]."""
+    pairs = request.roles["control"]
+    return np.stack(
+        [[prepare(p.clinical or p.dermoscopic, preprocess), prepare(p.dermoscopic, preprocess)] for p in pairs]
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "weight"),
+    [
+        ({"modalities": "dermoscopic"}, 1.0),
+        ({"modalities": "clinical"}, 0.0),
+        ({"encoders": "separate", "attention_stages": ()}, None),
+        ({"encoders": "separate", "attention": "separate"}, None),
+        ({"fused_head": True}, None),
+    ],
+)
+def test_networks_to_compare_with(request_of, tmp_path, network, weight):
+    """What is on disk gives the answers that thresholds and weights were chosen by."""
+    request = request_of(network=network, epochs=1)
+    record = run(request, tmp_path)
+    assert read_record(tmp_path) == record
+    assert record.network == request.network
+    pairs, schema = request.roles["control"], request.pairset.schema
+    opened = load_network(tmp_path, record)
+    both, alone = stage.control_logits(opened, control_frames(request, record.preprocess), pairs)
+    labels = label_array(pairs, schema)
+    fusion = choose_fusion(both, alone, labels, schema, record.network.modalities)
+    assert fusion == record.fusion
+    assert choose_thresholds(both, alone, labels, schema, fusion) == record.thresholds
+    if weight is not None:
+        assert {one.dermoscopic_weight for one in record.fusion.values()} == {weight}
+    assert all(0 < one.value < 1 for one in (record.thresholds.pair, record.thresholds.dermoscopic))
+    assert record.parameters == sum(value.numel() for value in opened.parameters())
+
+
+@pytest.mark.parametrize("weighting", ["sqrt", "inverse"])
+def test_class_weights_reach_the_loss(request_of, tmp_path, monkeypatch, weighting):
+    """Of the training role's own counts: a class's weight times its lesions^power is the same for all of a task."""
+    seen, forward = [], BiasedLoss.forward
+
+    def watched(self, *given):
+        seen.append(self.class_weights.clone())
+        return forward(self, *given)
+
+    monkeypatch.setattr(BiasedLoss, "forward", watched)
+    request = request_of(epochs=1, class_weighting=weighting)
+    run(request, tmp_path)
+    counts = stage.class_counts(label_array(request.roles["train"], request.pairset.schema), request.pairset.schema)
+    for task, part in request.pairset.schema.slices().items():
+        tally = np.maximum(counts[task], 1)
+        product = seen[0][part].numpy() * tally ** {"sqrt": 0.5, "inverse": 1.0}[weighting]
+        np.testing.assert_allclose(product, product[0], rtol=1e-5)
+        assert (seen[0][part].numpy() * tally).sum() == pytest.approx(tally.sum(), rel=1e-5)
+
+
+def test_accumulated_batches_step_as_one_large_batch(request_of, tmp_path, monkeypatch):
+    """6 pairs at once, 2 x 3 or 3 x 2: the same steps, rates and answers, where no batch norm sees a batch alone.
+
+    All pairs have both images: else a mean of the means of batches is not the mean of all.
+    """
+    request = request_of(
+        "test_convnext", network={"dropout": 0, "drop_path": 0}, modality_dropout=0, ema_decay=0.9, epochs=3
+    )
+    whole = tuple(pair for pair in request.roles["train"] if pair.clinical is not None)
+    request.roles = Roles({**request.roles.pairs, "train": whole})
+    assert len(whole) // 6 == 2
+    rates: list[list[float]] = []
+    step = PairTrainer.optimizer_step
+
+    def watched(self, epoch, index, optimizer, closure):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        step(self, epoch, index, optimizer, closure)
+
+    monkeypatch.setattr(PairTrainer, "optimizer_step", watched)
+    asked, found = request.spec, {}
+    for batch, accumulate, seed in ((6, 1, 0), (3, 2, 0), (2, 3, 0), (2, 3, 1)):
+        folder = tmp_path / f"{batch}-{seed}"
+        change = {"batch_pairs": batch, "accumulate": accumulate, "seed": seed}
+        request.spec = asked.model_copy(update=change)
+        record = run(request, folder)
+        frames = torch.from_numpy(control_frames(request, record.preprocess))
+        with torch.inference_mode():
+            answers = load_network(folder, record)(torch.cat([frames[:, 0], frames[:, 1]]), len(frames))
+        found[batch, seed] = list(rates), answers
+        rates.clear()
+    steps, expected = found[6, 0]
+    assert len(steps) == 2 * 3
+    for batch in (3, 2):
+        assert found[batch, 0][0] == steps
+        torch.testing.assert_close(found[batch, 0][1], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[2, 1][1], expected, atol=1e-2)  # what another seed makes of it
