@@ -23,10 +23,11 @@ text{font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1f23
 .grid{stroke:#d8dee4}.axis{stroke:#8c959f}.zero{stroke:#656d76;stroke-dasharray:4 3}
 .bound{stroke:#bf5b04;stroke-dasharray:2 3}
 .span{stroke:#0b62c4;stroke-width:2.2}.dot{fill:#0b62c4}.seed{fill:none;stroke:#0b62c4;stroke-opacity:.65}
-.holds{fill:#116329}.fails{fill:#a40e26}
+.holds{fill:#116329}.fails{fill:#a40e26}.page{fill:#fff}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.group,.tick{fill:#9198a1}.grid{stroke:#30363d}.axis,.zero{stroke:#7d8590}.bound{stroke:#e8963a}
-.span,.seed{stroke:#58a6ff}.dot{fill:#58a6ff}.holds{fill:#57ab5a}.fails{fill:#ff7b72}}
+.span,.seed{stroke:#58a6ff}.dot{fill:#58a6ff}.holds{fill:#57ab5a}.fails{fill:#ff7b72}
+.page{fill:#0d1117}}
 """
 
 
@@ -40,6 +41,7 @@ def forest(result: SweepResult) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom}" width="{_WIDTH}" '
         f'height="{bottom}" role="img" aria-label="{title}"><title>{title}</title><style>{_STYLE}</style>'
+        f'<rect width="{_WIDTH}" height="{bottom}" class="page"/>'
         f"{''.join(parts)}</svg>\n"
     )
 
