@@ -16,6 +16,7 @@ def test_every_shipped_file_is_valid_and_bears_its_own_name():
         (catalog.schema_names(), catalog.schema),
         (catalog.recipe_names(), catalog.recipe),
         (catalog.suite_names(), catalog.suite),
+        (catalog.sweep_names(), catalog.sweep),
         (catalog.training_recipe_names(), catalog.training_recipe),
         (catalog.device_names(), catalog.device),
     ):

@@ -16,7 +16,7 @@ import json, edgeskin
 from edgeskin import catalog
 print(json.dumps({"file": edgeskin.__file__, "devices": catalog.device_names(), "recipes": catalog.recipe_names(),
                   "suites": catalog.suite_names(), "schemas": catalog.schema_names(),
-                  "trainings": catalog.training_recipe_names(),
+                  "sweeps": catalog.sweep_names(), "trainings": catalog.training_recipe_names(),
                   "read": [catalog.device(n).name for n in catalog.device_names()]}))
 """
 
