@@ -60,10 +60,11 @@ int parts_prepare(void *preparer, int max_width, const es_image *image, std::uin
     }
 }
 
-// shape: tasks, the target's task, whether there is a score, positive classes. classes: of each task. points: of every
-// class. weights: of each task the dermoscopic weight and the temperatures clinical, dermoscopic, alone.
-// whole: refer, has_score, score, predicted. real: target_probability, threshold, then all probabilities, those of the
-// clinical image and those of the dermoscopic one.
+// shape: tasks, the target's task, whether there is a score, positive classes, whether there is a fused head. classes: of
+// each task. points: of every class. weights: of each task the dermoscopic weight, the temperatures clinical,
+// dermoscopic, alone, and weight and temperature of a fused head.
+// whole: refer, has_score, score, has_fused, predicted. real: target_probability, threshold, then all probabilities,
+// those of the clinical image, of the dermoscopic one and of a fused head.
 void parts_decide(const int *shape, const int *classes, const int *points, const int *positive, const double *weights,
                   double threshold, int mode, const float *logits, int *whole, double *real) {
     es::Manifest manifest;
@@ -73,24 +74,28 @@ void parts_decide(const int *shape, const int *classes, const int *points, const
             task.classes.push_back(std::to_string(c));
             task.points.push_back(points[manifest.logits++]);
         }
-        const double *own = weights + 4 * t;
+        const double *own = weights + 6 * t;
         task.dermoscopic_weight = own[0], task.temperature_clinical = own[1];
         task.temperature_dermoscopic = own[2], task.temperature_alone = own[3];
+        task.fused_weight = own[4], task.temperature_fused = own[5];
         manifest.tasks.push_back(task);
     }
     manifest.target_task = static_cast<std::size_t>(shape[1]);
     manifest.has_score = shape[2] != 0;
+    manifest.fused_head = shape[4] != 0;
     for (int i = 0; i < shape[3]; ++i) manifest.positive.push_back(static_cast<std::size_t>(positive[i]));
     manifest.thresholds[static_cast<std::size_t>(mode)] = threshold;
     es_result result;
     ES_INIT(result);
     es::decide(manifest, static_cast<es::Mode>(mode), logits, result);
     whole[0] = result.refer, whole[1] = result.has_score, whole[2] = result.score;
-    std::copy_n(result.predicted, shape[0], whole + 3);
+    whole[3] = result.has_fused;
+    std::copy_n(result.predicted, shape[0], whole + 4);
     real[0] = result.target_probability, real[1] = result.threshold;
     real = std::copy_n(result.probabilities, manifest.logits, real + 2);
     real = std::copy_n(result.clinical, manifest.logits, real);
-    std::copy_n(result.dermoscopic, manifest.logits, real);
+    real = std::copy_n(result.dermoscopic, manifest.logits, real);
+    std::copy_n(result.fused, manifest.logits, real);
 }
 
 }  // extern "C"

@@ -246,8 +246,9 @@ def test_decisions_are_those_of_python(parts, data, name, mode, seed):
     schema = catalog.schema(name)
     rng = np.random.default_rng(seed)
     scale = data.draw(st.sampled_from([0.1, 1.0, 5.0, 100.0]))
-    images = 2 if mode == "pair" else 1
-    logits = (scale * rng.standard_normal((images, schema.logits))).astype(np.float32)
+    head = data.draw(st.booleans())
+    third = head and mode == "pair"
+    logits = (scale * rng.standard_normal((1 if mode == "dermoscopic" else 2 + head, schema.logits))).astype(np.float32)
     if data.draw(st.booleans()):
         logits[:] = np.round(logits)  # classes level with each other: the first one is taken
     fusion = {
@@ -256,6 +257,8 @@ def test_decisions_are_those_of_python(parts, data, name, mode, seed):
             temperature_clinical=float(np.exp(rng.normal())),
             temperature_dermoscopic=float(np.exp(rng.normal())),
             temperature_alone=float(np.exp(rng.normal())),
+            fused_weight=float(rng.choice([0.0, 1.0, rng.random()])) if head else 0.0,
+            temperature_fused=float(np.exp(rng.normal())) if head else 1.0,
         )
         for task in schema.tasks
     }
@@ -270,18 +273,19 @@ def test_decisions_are_those_of_python(parts, data, name, mode, seed):
         return (ctypes.c_int * len(values))(*values)
 
     numbers = [
-        (f.dermoscopic_weight, f.temperature_clinical, f.temperature_dermoscopic, f.temperature_alone)
+        (f.dermoscopic_weight, f.temperature_clinical, f.temperature_dermoscopic, f.temperature_alone,
+         f.fused_weight, f.temperature_fused)
         for f in fusion.values()
-    ]
-    whole, real = np.full(3 + len(schema.tasks), -1, np.int32), np.full(2 + 3 * schema.logits, np.nan)
+    ]  # fmt: skip
+    whole, real = np.full(4 + len(schema.tasks), -1, np.int32), np.full(2 + 4 * schema.logits, np.nan)
     positive = schema.target_indices()
     target = [task.name for task in schema.tasks].index(schema.target.task)
     parts.parts_decide(
-        ints([len(schema.tasks), target, schema.score is not None, len(positive)]),
+        ints([len(schema.tasks), target, schema.score is not None, len(positive), head]),
         ints(len(task.classes) for task in schema.tasks),
         ints(c.points for task in schema.tasks for c in task.classes),
         ints(positive),
-        (ctypes.c_double * (4 * len(numbers)))(*(x for row in numbers for x in row)),
+        (ctypes.c_double * (6 * len(numbers)))(*(x for row in numbers for x in row)),
         ctypes.c_double(threshold),
         1 if mode == "pair" else 0,
         logits.ctypes.data_as(ctypes.c_void_p),
@@ -290,7 +294,7 @@ def test_decisions_are_those_of_python(parts, data, name, mode, seed):
     )
     assert real[0] == pytest.approx(probability, abs=1e-12)
     assert real[1] == threshold
-    together, clinical, dermoscopic = real[2:].reshape(3, -1)
+    together, clinical, dermoscopic, fused_alone = real[2:].reshape(4, -1)
 
     def flat(tasks):
         return np.concatenate([tasks[task.name] for task in schema.tasks])
@@ -298,7 +302,9 @@ def test_decisions_are_those_of_python(parts, data, name, mode, seed):
     np.testing.assert_allclose(together, flat(fused), rtol=0, atol=1e-12)
     np.testing.assert_allclose(dermoscopic, flat(branches["dermoscopic"]), rtol=0, atol=1e-12)
     np.testing.assert_allclose(clinical, flat(branches["clinical"]) if mode == "pair" else 0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fused_alone, flat(branches["fused"]) if third else 0, rtol=0, atol=1e-12)
+    assert whole[3] == third
     assert whole[1] == (schema.score is not None)
     assert whole[0] == (probability >= threshold)
     assert whole[2] == (decide.points(predicted, schema) if schema.score else 0)
-    assert dict(zip(predicted, whole[3:].tolist(), strict=True)) == predicted
+    assert dict(zip(predicted, whole[4:].tolist(), strict=True)) == predicted

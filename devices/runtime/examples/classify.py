@@ -110,7 +110,9 @@ class CResult(_Struct):
         ("predicted", c_int32 * MAX_TASKS),
         *_of(c_double * MAX_LOGITS, "probabilities clinical dermoscopic"),
         ("logits", c_float * (2 * MAX_LOGITS)),
-        *_of(c_int32, "prepare_us quality_us infer_us decide_us total_us"),
+        *_of(c_int32, "prepare_us quality_us infer_us decide_us total_us has_fused"),
+        ("fused", c_double * MAX_LOGITS),
+        ("fused_logits", c_float * MAX_LOGITS),
     ]
 
 
@@ -270,11 +272,16 @@ class EdgeSkin:
             return told
         tasks = self._info["tasks"]
         count = sum(len(classes) for classes in tasks.values())
+        logits = [list(result.logits[i * count : (i + 1) * count]) for i in range(result.images)]
+        branches = {view: self._by_task(getattr(result, view)) for view in views}
+        if result.has_fused:  # what a third classifier, on both images, says
+            logits.append(list(result.fused_logits[:count]))
+            branches["fused"] = self._by_task(result.fused)
         return told | {
             "mode": "pair" if result.images == 2 else "dermoscopic",
             "predicted": {task: tasks[task][result.predicted[t]] for t, task in enumerate(tasks)},
             "probabilities": self._by_task(result.probabilities),
-            "branches": {view: self._by_task(getattr(result, view)) for view in views},
+            "branches": branches,
             "score": result.score if result.has_score else None,
             "decision": {
                 "title": self._info["target"],
@@ -282,7 +289,7 @@ class EdgeSkin:
                 "threshold": result.threshold,
                 "refer": bool(result.refer),
             },
-            "logits": [list(result.logits[i * count : (i + 1) * count]) for i in range(result.images)],
+            "logits": logits,
         }
 
     def _by_task(self, values: Any) -> dict[str, dict[str, float]]:

@@ -19,7 +19,9 @@ void check(const es::Manifest &manifest) {
     for (const es::Task &task : manifest.tasks) {
         hold(task.classes.size() >= 2 && task.points.size() == task.classes.size());
         hold(task.dermoscopic_weight >= 0 && task.dermoscopic_weight <= 1);
-        for (const double t : {task.temperature_alone, task.temperature_clinical, task.temperature_dermoscopic}) {
+        hold(task.fused_weight >= 0 && task.fused_weight <= 1 && (manifest.fused_head || task.fused_weight == 0));
+        for (const double t : {task.temperature_alone, task.temperature_clinical, task.temperature_dermoscopic,
+                               task.temperature_fused}) {
             hold(std::isfinite(t) && t > 0);
         }
         for (const std::string &name : task.classes) hold(es::plain_text(name));

@@ -165,7 +165,8 @@ typedef struct es_selftest_report {
     int32_t elapsed_us;
 } es_selftest_report;
 
-/* What es_classify found. Probabilities 0..1. */
+/* What es_classify found. Probabilities 0..1. A caller compiled when this struct still ended before `fused` passes that
+ * smaller size, and is given what it knows. */
 typedef struct es_result {
     size_t size;                          /* sizeof(es_result) */
     int32_t assessable;                   /* 0: no class, no score, no decision: all fields below `quality` are zero */
@@ -180,6 +181,9 @@ typedef struct es_result {
     double dermoscopic[ES_MAX_LOGITS];
     float logits[2 * ES_MAX_LOGITS];      /* as the engine gave them: images x logit_count */
     int32_t prepare_us, quality_us, infer_us, decide_us, total_us; /* timings are filled also if not assessable */
+    int32_t has_fused;                    /* 1: a pair, and a network with a third classifier, on both images */
+    double fused[ES_MAX_LOGITS];          /* what that one says; zero where there is none */
+    float fused_logits[ES_MAX_LOGITS];    /* as the engine gave them: logit_count */
 } es_result;
 
 typedef struct es_model es_model;

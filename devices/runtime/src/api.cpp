@@ -148,8 +148,12 @@ es_status es_selftest(es_model *model, es_selftest_report *found) {
 
 es_status es_classify(es_model *model, const es_image *clinical, const es_image *dermoscopic, es_result *result) {
     if (!result) return fail(ES_ARGUMENT, "es_classify: result is NULL");
-    if (foreign(result)) return wrong_size("es_result", result->size, sizeof *result);
-    ES_INIT(*result);
+    // A result without a fused head's part is that of callers from before it; what they know lies in front.
+    constexpr std::size_t kEarlier = offsetof(es_result, fused);
+    const std::size_t size = result->size;
+    if (size != sizeof *result && size != kEarlier) return wrong_size("es_result", size, sizeof *result);
+    std::memset(result, 0, size);
+    result->size = size;
     if (!model) return fail(ES_ARGUMENT, "es_classify: model is NULL");
     if (!dermoscopic)
         return fail(ES_ARGUMENT,
@@ -158,8 +162,13 @@ es_status es_classify(es_model *model, const es_image *clinical, const es_image 
         if (image && foreign(image)) return wrong_size("es_image", image->size, sizeof *image);
     Turn turn(*model);
     if (!turn.mine()) return busy();
-    const es_status status = guarded([&] { model->model.classify(clinical, *dermoscopic, *result); });
-    if (status != ES_OK) ES_INIT(*result);
+    es_result found;
+    ES_INIT(found);
+    const es_status status = guarded([&] { model->model.classify(clinical, *dermoscopic, found); });
+    if (status == ES_OK) {
+        std::memcpy(result, &found, size);
+        result->size = size;
+    }
     return status;
 }
 

@@ -21,7 +21,7 @@ struct Ask {
     std::string precision_hint;  // "f32", "bf16" or "default", for what is not INT8
 };
 
-// One loaded graph. Input uint8 [images, height, width, 3], output float32 [images, logits].
+// One loaded graph. Input uint8 [images, height, width, 3], output float32 [rows, logits].
 class Session {
   public:
     virtual ~Session() = default;
@@ -31,7 +31,7 @@ class Session {
 };
 
 struct Shape {
-    int images, height, width, logits;
+    int images, height, width, rows, logits;
 };
 
 class Backend {

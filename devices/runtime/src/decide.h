@@ -7,8 +7,8 @@
 
 namespace es {
 
-// Fills probabilities, predicted, score, target_probability, threshold, refer of `result` from logits
-// [images, manifest.logits], the clinical image first. Allocates nothing.
+// Fills probabilities, those of each branch, predicted, score, target_probability, threshold, refer of `result` from
+// logits [manifest.rows(mode), manifest.logits]: clinical, dermoscopic, fused. Allocates nothing.
 void decide(const Manifest &manifest, Mode mode, const float *logits, es_result &result);
 
 }  // namespace es

@@ -21,20 +21,19 @@ void Model::selftest(es_selftest_report &report) {
     const auto start = Clock::now();
     const auto limit = start + std::chrono::milliseconds(options_.selftest_limit_ms);
     std::string fault;
-    std::array<float, 2 * ES_MAX_LOGITS> logits{};
     for (const auto &[entry, golden] : golden_) {
         if (!sessions_[entry->mode]) continue;
         double error = 0;
         bool same = false;
         try {
             std::memcpy(input(entry->mode), golden.frames.data(), golden.frames.size());
-            infer(entry->mode, logits.data(), limit);
+            infer(entry->mode, logits_.data(), limit);
             for (std::size_t i = 0; i < golden.logits.size(); ++i) {
                 const double difference =
-                    std::abs(static_cast<double>(logits[i]) - static_cast<double>(golden.logits[i]));
+                    std::abs(static_cast<double>(logits_[i]) - static_cast<double>(golden.logits[i]));
                 error = difference <= error ? error : difference;  // NaN stays, and fails below
             }
-            same = same_answers(entry->mode, logits.data(), golden.logits.data());
+            same = same_answers(entry->mode, logits_.data(), golden.logits.data());
         } catch (const Fault &failed) {
             if (fault.empty()) fault = entry->name + ": " + failed.what();
             report.max_abs_error = HUGE_VAL;

@@ -1,6 +1,6 @@
 // manifest.json -> Manifest: the rules of edgeskin/spec/manifest.py for what the runtime reads. What it need not read
-// (the network, the data, how the bundle came about) may be anything. A key that it does not know is refused wherever
-// it could change a result: it would come from a newer edgeskin, or from a slip of the pen.
+// (most of the network, the data, how the bundle came about) may be anything. A key that it does not know is refused
+// wherever it could change a result: it would come from a newer edgeskin, or from a slip of the pen.
 #include "manifest.h"
 
 #include <algorithm>
@@ -153,6 +153,13 @@ void read_binding(const Node &top, Manifest &made) {
     if (!dotted(made.compatibility.tensorrt, 2, 8)) node->at("tensorrt").refuse("a version like 10.3.0");
 }
 
+void read_network(const Node &top, Manifest &made) {
+    const auto network = top.find("network");
+    if (!network) return;
+    if (const auto modalities = network->find("modalities")) modalities->one_of({"both"});
+    if (const auto fused = network->find("fused_head")) made.fused_head = fused->boolean();
+}
+
 Manifest read(const Node &top) {
     // What this library does not know it cannot honour. The rest of these keys it need not read.
     top.only({"format", "format_version", "name", "target", "stage", "precision", "phantom", "research_use",
@@ -176,6 +183,7 @@ Manifest read(const Node &top) {
     const auto hint = recipe.find("inference_precision");
     made.inference_precision = hint ? hint->one_of({"f32", "bf16", "default", "auto"}) : "f32";
     read_schema(top.at("task_schema"), made);
+    read_network(top, made);
     read_fusion(top.at("fusion"), made);
     made.geometry = read_geometry(top.at("preprocess"));
     const Node thresholds = top.at("thresholds");

@@ -38,8 +38,9 @@ struct Task {
     std::string name;
     std::vector<std::string> classes;
     std::vector<int> points;
-    double dermoscopic_weight = 0.5;  // of the fused probability; the clinical image has the rest
-    double temperature_clinical = 1, temperature_dermoscopic = 1, temperature_alone = 1;
+    double dermoscopic_weight = 0.5;  // beside the clinical image, which has the rest
+    double fused_weight = 0;          // of a fused head's probability; both images' own have the rest
+    double temperature_clinical = 1, temperature_dermoscopic = 1, temperature_alone = 1, temperature_fused = 1;
 };
 
 struct Geometry {
@@ -69,6 +70,7 @@ struct Manifest {
     bool kit = false;
     std::vector<Task> tasks;  // in the order of the logits
     std::size_t logits = 0;
+    bool fused_head = false;  // a pair is given a third row of logits
     std::size_t target_task = 0;
     std::vector<std::size_t> positive;  // class numbers within the target's task
     std::string target_title;
@@ -84,6 +86,9 @@ struct Manifest {
     bool bound = false;                             // `compatibility` holds
     Compatibility compatibility;
     Quality quality;
+
+    // Rows of logits that the graph of a mode gives: one an image, and a pair's third one.
+    std::size_t rows(Mode mode) const { return mode == kDermoscopic ? 1u : fused_head ? 3u : 2u; }
 };
 
 // Read the manifest. Throws Fault: ES_MANIFEST (no JSON, over a limit, a key twice, a field missing or of the wrong

@@ -1,6 +1,7 @@
 // Opening a bundle and classifying with it.
 #include "model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -52,7 +53,8 @@ Model::Model(const std::string &path, const Options &options) : options_(options
         const Bytes &bytes = trusted_.files.at(entry.file);
         Golden golden = read_golden(bytes.data(), bytes.size());
         if (golden.images != entry.mode + 1 || golden.height != manifest.geometry.height ||
-            golden.width != manifest.geometry.width || golden.logit_count != static_cast<int>(manifest.logits))
+            golden.width != manifest.geometry.width || golden.logit_count != static_cast<int>(manifest.logits) ||
+            golden.rows != static_cast<int>(manifest.rows(entry.mode)))
             throw Fault(ES_TAMPERED, "a golden case does not fit the manifest; got: " + entry.file +
                                          "; fix: export the bundle again");
         golden_.emplace_back(&entry, std::move(golden));
@@ -136,7 +138,7 @@ std::string Model::load(const Choice &choice) {
     for (const Mode mode : {kDermoscopic, kPair}) {
         if (!wanted(mode)) continue;
         const Shape shape{mode + 1, manifest.geometry.height, manifest.geometry.width,
-                          static_cast<int>(manifest.logits)};
+                          static_cast<int>(manifest.rows(mode)), static_cast<int>(manifest.logits)};
         sessions_[mode] = engine->open(trusted_.files, graphs[mode].file, shape, ask);
     }
     engine_ = engine->version();
@@ -188,13 +190,15 @@ void Model::classify(const es_image *clinical, const es_image &dermoscopic, es_r
     const auto judged = Clock::now();
     auto inferred = judged;
     if (assessable) {
-        infer(mode, result.logits, deadline);
+        infer(mode, logits_.data(), deadline);
         inferred = Clock::now();
-        const std::size_t count = manifest.logits * static_cast<std::size_t>(mode + 1);
+        const std::size_t count = manifest.logits * manifest.rows(mode), seen = manifest.logits * (mode + 1u);
         for (std::size_t i = 0; i < count; ++i)
-            if (!std::isfinite(result.logits[i]))
+            if (!std::isfinite(logits_[i]))
                 throw Fault(ES_ENGINE, "the engine gave logits that are not finite; fix: run es_selftest again");
-        decide(manifest, mode, result.logits, result);
+        std::copy_n(logits_.data(), seen, result.logits);
+        std::copy_n(logits_.data() + seen, count - seen, result.fused_logits);
+        decide(manifest, mode, logits_.data(), result);
     }
     result.assessable = assessable;
     result.images = mode + 1;

@@ -69,6 +69,7 @@ class Model {
     std::array<std::unique_ptr<Session>, 2> sessions_;  // by Mode; after trusted_, whose bytes they use
     std::unique_ptr<Preparer> preparer_;
     std::vector<std::uint8_t> frames_;  // two frames, the clinical one first
+    std::array<float, 3 * ES_MAX_LOGITS> logits_{};
     std::array<es_result, 2> answers_{};
     std::atomic<State> state_{State::untested};
     std::string engine_, precision_, fell_back_;

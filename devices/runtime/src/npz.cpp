@@ -135,13 +135,15 @@ Golden read_golden(const std::uint8_t *data, std::size_t size) {
     if (shape.size() != 4 || shape[0] > 2 || shape[1] > 4096 || shape[2] > 4096 || shape[3] != 3) {
         refuse("frames that are not [images, height, width, 3]");
     }
-    if (logits.shape.size() != 2 || logits.shape[0] != shape[0] || logits.shape[1] > ES_MAX_LOGITS) {
-        refuse("logits that are not [images, classes]");
+    if (logits.shape.size() != 2 || logits.shape[1] > ES_MAX_LOGITS ||
+        (logits.shape[0] != shape[0] && !(shape[0] == 2 && logits.shape[0] == 3))) {
+        refuse("logits that are not [images, classes], or [3, classes] of two images");
     }
     Golden made;
     made.images = static_cast<int>(shape[0]);
     made.height = static_cast<int>(shape[1]);
     made.width = static_cast<int>(shape[2]);
+    made.rows = static_cast<int>(logits.shape[0]);
     made.logit_count = static_cast<int>(logits.shape[1]);
     made.frames.assign(frames.items.data, frames.items.data + frames.items.size);
     made.logits.resize(logits.items.size / sizeof(float));

@@ -91,12 +91,12 @@ class OnnxRuntimeSession : public Session {
           binding_(nullptr, api_.ReleaseIoBinding) {
         load(library.env, model, file, ask);
         const Port in{"frames", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, {shape.images, shape.height, shape.width, 3}};
-        const Port out{"logits", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {shape.images, shape.logits}};
+        const Port out{"logits", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {shape.rows, shape.logits}};
         expect(file, ports(true), in);
         expect(file, ports(false), out);
         frames_.resize(static_cast<std::size_t>(shape.images) * static_cast<std::size_t>(shape.height) *
                        static_cast<std::size_t>(shape.width) * 3u);
-        logits_.resize(static_cast<std::size_t>(shape.images) * static_cast<std::size_t>(shape.logits));
+        logits_.resize(static_cast<std::size_t>(shape.rows) * static_cast<std::size_t>(shape.logits));
         OrtIoBinding *binding = nullptr;
         check(api_, api_.CreateIoBinding(session_.get(), &binding), "no binding of buffers");
         take(binding_, binding);

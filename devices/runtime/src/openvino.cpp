@@ -86,7 +86,7 @@ class OpenVinoSession : public Session {
           output_(api.ov_tensor_free) {
         read(files, file);
         compile(file, ask);
-        const std::int64_t in[] = {shape.images, shape.height, shape.width, 3}, out[] = {shape.images, shape.logits};
+        const std::int64_t in[] = {shape.images, shape.height, shape.width, 3}, out[] = {shape.rows, shape.logits};
         expect_port(file, true, "frames", U8, in, 4);
         expect_port(file, false, "logits", F32, out, 2);
         check(api, api.ov_compiled_model_create_infer_request(compiled_.pointer, &request_.pointer),

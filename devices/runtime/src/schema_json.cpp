@@ -69,7 +69,8 @@ void read_fusion(const Node &node, Manifest &made) {
     if (node.members(ES_MAX_TASKS).size() != made.tasks.size()) node.fault("must name every task of the schema", "");
     for (Task &task : made.tasks) {
         const Node entry = node.at(task.name.c_str());
-        entry.only({"dermoscopic_weight", "temperature_dermoscopic", "temperature_clinical", "temperature_alone"});
+        entry.only({"dermoscopic_weight", "temperature_dermoscopic", "temperature_clinical", "temperature_alone",
+                    "fused_weight", "temperature_fused"});
         task.dermoscopic_weight = entry.at("dermoscopic_weight").number(0, 1);
         const auto temperature = [&](const char *key) {
             const auto found = entry.find(key);
@@ -78,6 +79,11 @@ void read_fusion(const Node &node, Manifest &made) {
         task.temperature_clinical = temperature("temperature_clinical");
         task.temperature_dermoscopic = temperature("temperature_dermoscopic");
         task.temperature_alone = temperature("temperature_alone");
+        task.temperature_fused = temperature("temperature_fused");
+        if (const auto weight = entry.find("fused_weight")) task.fused_weight = weight->number(0, 1);
+        if (!made.fused_head && (task.fused_weight != 0 || task.temperature_fused != 1)) {
+            entry.fault("asks a fused head, which the network has not", "");
+        }
     }
 }
 

@@ -82,9 +82,9 @@ class TensorRtSession : public Session {
     TensorRtSession(Library &library, const Bytes &plan, const std::string &file, const Shape &shape)
         : cuda_(library.cuda),
           lane_(library.cuda, volume({shape.images, shape.height, shape.width, 3}),
-                volume({shape.images, shape.logits}) * sizeof(float)),
+                volume({shape.rows, shape.logits}) * sizeof(float)),
           bytes_in_(volume({shape.images, shape.height, shape.width, 3})),
-          bytes_out_(volume({shape.images, shape.logits}) * sizeof(float)) {
+          bytes_out_(volume({shape.rows, shape.logits}) * sizeof(float)) {
         Log::forget();
         runtime_.reset(static_cast<nvinfer1::IRuntime *>(library.create_runtime(&library.log, NV_TENSORRT_VERSION)));
         if (!runtime_)
@@ -153,7 +153,7 @@ class TensorRtSession : public Session {
 
     void expect_ports(const std::string &file, const Shape &shape) const {
         const std::string input = "input frames uint8 " + sizes({shape.images, shape.height, shape.width, 3});
-        const std::string output = "output logits float32 " + sizes({shape.images, shape.logits});
+        const std::string output = "output logits float32 " + sizes({shape.rows, shape.logits});
         std::vector<std::string> found;
         for (std::int32_t at = 0; at < engine_->getNbIOTensors(); ++at)
             found.push_back(port(engine_->getIOTensorName(at)));

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -132,6 +133,26 @@ TEST_F(Opened, ItsLifeHasAnOrder) {
     es_result again = fresh();
     ASSERT_EQ(es_classify(model, nullptr, &image, &again), ES_OK);
     EXPECT_EQ(std::memcmp(result.logits, again.logits, sizeof result.logits), 0);
+}
+
+TEST_F(Opened, ACallerFromBeforeTheFusedHeadIsServed) {
+    ready();
+    const Picture clinical(200, 100, 5), dermoscopic(64, 300, 6);
+    const es_image first = clinical.image(), second = dermoscopic.image();
+    es_result whole = fresh(), known = fresh();
+    ASSERT_EQ(es_classify(model, &first, &second, &whole), ES_OK) << es_last_error();
+    EXPECT_EQ(whole.has_fused, 0);
+    known.size = offsetof(es_result, fused);
+    std::memset(known.fused, 0x5a, sizeof known - known.size);  // not the library's to write
+    ASSERT_EQ(es_classify(model, &first, &second, &known), ES_OK) << es_last_error();
+    EXPECT_EQ(known.size, offsetof(es_result, fused));
+    EXPECT_EQ(std::memcmp(known.probabilities, whole.probabilities, sizeof whole.probabilities), 0);
+    EXPECT_EQ(std::memcmp(known.logits, whole.logits, sizeof whole.logits), 0);
+    EXPECT_EQ(known.refer, whole.refer);
+    const auto *rest = reinterpret_cast<const char *>(known.fused);
+    for (std::size_t at = 0; at < sizeof known - known.size; ++at) ASSERT_EQ(rest[at], 0x5a);
+    EXPECT_EQ(es_classify(model, &first, nullptr, &known), ES_ARGUMENT);
+    EXPECT_EQ(known.refer, 0);
 }
 
 TEST_F(Opened, ProbabilitiesOfATaskSumToOne) {

@@ -24,6 +24,32 @@ Manifest manifest() {
 
 const float kLog2 = std::log(2.0f), kLog3 = std::log(3.0f);
 
+TEST(Decide, GivesAFusedHeadItsShare) {
+    Manifest with = manifest();
+    with.fused_head = true;
+    with.tasks[0].fused_weight = 0.4, with.tasks[0].temperature_fused = 0.5;
+    // As below, and a third row: at temperature 0.5, log 2 and log 3 -> weights 4, 9, 1.
+    const float logits[] = {2 * kLog2, 0, 0, kLog3, 0, 0, kLog3, kLog3 + kLog2, 0, 5, kLog2, kLog3, 0, 0, kLog3};
+    es_result result;
+    ES_INIT(result);
+    decide(with, kPair, logits, result);
+    const double two[] = {0.2, 0.2875, 0.5125}, third[] = {4 / 14.0, 9 / 14.0, 1 / 14.0};
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_NEAR(result.fused[i], third[i], 1e-7) << i;
+        EXPECT_NEAR(result.probabilities[i], 0.6 * two[i] + 0.4 * third[i], 1e-7) << i;
+    }
+    EXPECT_EQ(result.has_fused, 1);
+    EXPECT_EQ(result.predicted[0], 1) << "without the head it is the third class";
+    EXPECT_NEAR(result.probabilities[3], 0.75, 1e-7) << "no weight in this task";
+    EXPECT_NEAR(result.fused[4], 0.75, 1e-7);
+    decide(with, kDermoscopic, logits, result);  // the dermoscopic image alone has no third row
+    EXPECT_EQ(result.has_fused, 0);
+    for (int i = 0; i < 5; ++i) {
+        EXPECT_EQ(result.fused[i], 0);
+        EXPECT_EQ(result.probabilities[i], result.dermoscopic[i]);
+    }
+}
+
 TEST(Decide, FusesBothImages) {
     // Clinical, at temperature 2: 2 log 2 -> weights 2, 1, 1. Dermoscopic: 1, 3, 6.
     const float logits[] = {2 * kLog2, 0, 0, kLog3, 0, 0, kLog3, kLog3 + kLog2, 0, 5};

@@ -163,6 +163,20 @@ TEST(Manifest, TheBindingOfAnEngineIsChecked) {
     EXPECT_EQ(status_of([&] { parse(manifest); }), ES_MANIFEST);  // without any
 }
 
+TEST(Manifest, AFusedHeadGivesPairsAThirdRow) {
+    json manifest = plain();
+    EXPECT_EQ(parse(manifest).rows(kPair), 2u);
+    manifest["network"]["fused_head"] = true;
+    manifest["fusion"]["PN"]["fused_weight"] = 0.35;
+    manifest["fusion"]["PN"]["temperature_fused"] = 1.5;
+    const Manifest made = parse(manifest);
+    EXPECT_EQ(made.rows(kPair), 3u);
+    EXPECT_EQ(made.rows(kDermoscopic), 1u);
+    EXPECT_EQ(made.tasks[0].fused_weight, 0.0);
+    EXPECT_EQ(made.tasks[1].fused_weight, 0.35);
+    EXPECT_EQ(made.tasks[1].temperature_fused, 1.5);
+}
+
 // Python refuses unknown keys at every level. Here they are refused where they could change a result, and every key that
 // Python knows is known.
 TEST(Manifest, UnknownKeysAreRefusedWhereTheyCouldMatter) {

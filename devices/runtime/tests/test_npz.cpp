@@ -105,6 +105,21 @@ TEST(Npz, ReadsWhatNumpyWrote) {
     EXPECT_FLOAT_EQ(made.logits[23], -12.410388f);
 }
 
+TEST(Npz, TwoImagesMayHaveThreeRowsOfLogits) {
+    const auto with = [](const char *images, const char *rows, std::size_t count) {
+        const std::string frames(images[0] == '2' ? 6 : 3, 'a');
+        return zip({{"frames.npy", npy(head("|u1", std::string("(") + images + ", 1, 1, 3)"), frames)},
+                    {"logits.npy", npy(head("<f4", std::string("(") + rows + ", 2)"), std::string(count * 8, '\0'))}});
+    };
+    EXPECT_EQ(golden(with("2", "3", 3)).rows, 3);
+    EXPECT_EQ(golden(with("2", "3", 3)).logits.size(), 6u);
+    EXPECT_EQ(golden(with("2", "2", 2)).rows, 2);
+    EXPECT_EQ(status(with("2", "1", 1)), ES_TAMPERED);
+    EXPECT_EQ(status(with("2", "4", 4)), ES_TAMPERED);
+    EXPECT_EQ(status(with("1", "3", 3)), ES_TAMPERED);
+    EXPECT_EQ(status(with("1", "2", 2)), ES_TAMPERED);
+}
+
 TEST(Npz, ReadsTheSmallest) {
     const Golden made = golden(zip({{"frames.npy", kFrames}, {"logits.npy", kLogits}}));
     EXPECT_EQ(made.images, 1);

@@ -43,7 +43,9 @@ es::Golden golden(const fs::path &path) {
     return es::read_golden(bytes.data(), bytes.size());
 }
 
-es::Shape shape_of(const es::Golden &entry) { return {entry.images, entry.height, entry.width, entry.logit_count}; }
+es::Shape shape_of(const es::Golden &entry) {
+    return {entry.images, entry.height, entry.width, entry.rows, entry.logit_count};
+}
 
 // The line of the fault that `work` throws, which must be of that status.
 template <typename Work>
@@ -141,10 +143,11 @@ TEST_F(OnnxRuntimeLibrary, gives_the_logits_of_python_bit_for_bit) {
 
 TEST_F(OnnxRuntimeLibrary, refuses_a_graph_of_another_shape) {
     const es::Shape right = shape_of(case_);
-    for (const es::Shape &wrong : {es::Shape{1, right.height, right.width, right.logits},
-                                   es::Shape{2, right.height + 1, right.width, right.logits},
-                                   es::Shape{2, right.height, right.width - 1, right.logits},
-                                   es::Shape{2, right.height, right.width, right.logits + 1}}) {
+    for (const es::Shape &wrong : {es::Shape{1, right.height, right.width, 2, right.logits},
+                                   es::Shape{2, right.height + 1, right.width, 2, right.logits},
+                                   es::Shape{2, right.height, right.width - 1, 2, right.logits},
+                                   es::Shape{2, right.height, right.width, 3, right.logits},
+                                   es::Shape{2, right.height, right.width, 2, right.logits + 1}}) {
         const std::string line = fault_of(ES_TAMPERED, [&] { engine_->open(files_, "model/pair.onnx", wrong, ask_); });
         expect_one_line(line);
         EXPECT_NE(line.find("model/pair.onnx does not fit its manifest"), std::string::npos) << line;
@@ -204,7 +207,7 @@ TEST_F(OnnxRuntimeLibrary, ends_a_long_run_at_its_deadline) {
     const char *path = std::getenv("EDGESKIN_ORT_SLOW");
     if (!path) GTEST_SKIP() << "EDGESKIN_ORT_SLOW names no graph";
     files_["slow.onnx"] = read(path);
-    const auto session = engine_->open(files_, "slow.onnx", {1, 32, 32, 4}, ask_);
+    const auto session = engine_->open(files_, "slow.onnx", {1, 32, 32, 1, 4}, ask_);
     const std::vector<std::uint8_t> frames(32 * 32 * 3, 7);
     std::vector<float> whole(4), again(4);
     auto start = Clock::now();
@@ -248,7 +251,7 @@ TEST(OnnxRuntime, says_why_there_is_no_library) {
         const std::string line = engine->unsupported(ask);
         expect_one_line(line);
         EXPECT_NE(line.find("fix: pass as backend_path"), std::string::npos) << line;
-        fault_of(ES_ENGINE, [&] { engine->open({}, "model.onnx", {1, 8, 8, 2}, ask); });
+        fault_of(ES_ENGINE, [&] { engine->open({}, "model.onnx", {1, 8, 8, 1, 2}, ask); });
         return line;
     };
     EXPECT_NE(reason().find("no libonnxruntime.so there"), std::string::npos);

@@ -17,7 +17,7 @@ namespace {
 using es::Clock;
 
 std::string folder;
-const es::Shape kShape{2, 4, 5, 3};
+const es::Shape kShape{2, 4, 5, 2, 3};
 
 template <typename Function>
 Function *stand_in(const char *name) {
@@ -131,7 +131,8 @@ TEST_F(TensorRt, refuses_what_is_no_engine_of_this_bundle) {
         << line;
     EXPECT_NE(line.find("fix: build the kit again"), std::string::npos) << line;
     for (const es::Shape &wrong :
-         {es::Shape{1, 4, 5, 3}, es::Shape{2, 5, 5, 3}, es::Shape{2, 4, 4, 3}, es::Shape{2, 4, 5, 4}})
+         {es::Shape{1, 4, 5, 1, 3}, es::Shape{2, 5, 5, 2, 3}, es::Shape{2, 4, 4, 2, 3}, es::Shape{2, 4, 5, 2, 4},
+          es::Shape{2, 4, 5, 3, 3}})
         fault_of(ES_TAMPERED, [&] { open("2 4 5 3 0", wrong); });
     line = fault_of(ES_TAMPERED, [&] { open("2 4 5 3 0 badshape"); });
     EXPECT_NE(line.find("input frames uint8 [-1, 4, 5, 3]"), std::string::npos) << line;
