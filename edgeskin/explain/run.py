@@ -17,7 +17,7 @@ from edgeskin import out, provenance, quality
 from edgeskin.data import registry
 from edgeskin.data.pairs import UNLABELLED, Pair, PairSet
 from edgeskin.data.roles import assign, short_hash
-from edgeskin.errors import EdgeskinError, unknown
+from edgeskin.errors import EdgeskinError, missing_extra, unknown
 from edgeskin.examinations import Examination, read_examinations
 from edgeskin.explain import drawing
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file, staged_file
@@ -140,9 +140,6 @@ def of_role(
 
 
 def _open(run: Path, asked: Asked) -> _Opened:
-    from edgeskin.model.checkpoint import RECORD, load_network, read_record
-    from edgeskin.model.saliency import Explainer
-
     if asked.method not in METHODS:
         raise unknown("method", asked.method, METHODS)
     if run.suffix == ".zip" or (run / MANIFEST).is_file():
@@ -151,8 +148,15 @@ def _open(run: Path, asked: Asked) -> _Opened:
             "a bundle has no gradients to explain with",
             got=str(run),
             possible="the --out of a training",
-            fix=f"pass the run it was exported from; the SHA-256 of its {RECORD} is {origin}",
+            fix=f"pass the run it was exported from; the SHA-256 of its checkpoint.json is {origin}",
         )
+    try:
+        import captum  # noqa: F401 - (with torch, which it needs: told before a network is loaded for nothing)
+    except ImportError:
+        raise missing_extra("captum", "explain") from None
+    from edgeskin.model.checkpoint import RECORD, load_network, read_record
+    from edgeskin.model.saliency import Explainer
+
     record = read_record(run)
     schema = record.task_schema
     names = [task.name for task in schema.tasks]
@@ -167,6 +171,8 @@ def _open(run: Path, asked: Asked) -> _Opened:
             possible="networks for both images, or for dermoscopic ones",
             fix="pass another run",
         )
+    if record.network.modalities == "dermoscopic":
+        out.note("this network sees dermoscopic images alone; clinical ones are left out")
     explainer = Explainer(load_network(run, record), record, next(m for m in METHODS if m == asked.method), asked.stage)
     return _Opened(run, sha256_file(run / RECORD), record, explainer, task, chosen, asked)
 

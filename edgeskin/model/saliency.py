@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeskin import decide
-from edgeskin.errors import EdgeskinError, missing_extra
+from edgeskin.errors import EdgeskinError
 from edgeskin.model.attention import Exchange, Twin
 from edgeskin.model.network import PairNetwork, pyramid_of
 from edgeskin.model.weights import create_encoder
@@ -99,9 +99,6 @@ class Explainer:
 
         Returns:
             kind of image -> [h, w], as fine as the stage.
-
-        Raises:
-            EdgeskinError: captum is not installed.
         """
         mode: Mode = "pair" if len(frames) == IMAGES["pair"] else "dermoscopic"
         slope = log_odds_slope(
@@ -224,10 +221,8 @@ def _holders(parent: nn.Module, path: str, kind: Kind | None = None) -> Iterator
 
 def _attribute(method: Method, score: Any, layer: nn.Module, frames: Tensor) -> Tensor:
     """Maps [N, h, w] of the images that pass a layer."""
-    try:
-        from captum.attr import LayerGradCam, LayerGradientXActivation
-    except ImportError:
-        raise missing_extra("captum", "explain") from None
+    from captum.attr import LayerGradCam, LayerGradientXActivation
+
     if method == "gradcam":
         return cast(Tensor, LayerGradCam(score, layer).attribute(frames)).detach()[:, 0]
     return cast(Tensor, LayerGradientXActivation(score, layer).attribute(frames)).detach().sum(1)
