@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edgeskin.sweeping.plan import FRAMES, Job, is_finished, jobs
 from edgeskin.sweeping.runners import run_all
 
 RESULT = "sweep.json"
+_LOCK = ".lock"
 
 
 def sweep(
@@ -34,7 +35,7 @@ def sweep(
         address: of a Ray cluster, whose nodes see `root` and `folder` under the same names; "": this machine.
 
     Raises:
-        EdgeskinError: faults of the data, another sweep's runs in the folder, no Ray where it is needed, or no run
+        EdgeskinError: faults of the data, another sweep or its runs in the folder, no Ray where it is needed, or no run
             that came to its end.
     """
     from edgeskin.sweeping.work import load
@@ -45,16 +46,38 @@ def sweep(
     plan = jobs(suite, data, roles, folder, threads)
     missing = [job for job in plan if not is_finished(job)]
     failed: dict[str, dict[int, str]] = defaultdict(dict)
-    with os_errors(folder):
+    with os_errors(folder), _alone(folder) as alone:
+        if missing and not alone:
+            raise EdgeskinError(
+                "another sweep is at work in this folder", got=str(folder), fix="wait for it, or choose another --out"
+            )
         if missing:
             _prepare(missing, pairset, roles)
             _run(missing, len(plan), at_once, address, failed)
-        if all(is_finished(job) for job in plan):
+        if alone and all(is_finished(job) for job in plan):
             shutil.rmtree(folder / FRAMES, ignore_errors=True)  # what only a run needs
         found = _finished(plan)
         result = _judge(suite, pairset, roles, found, failed)
         write_atomic(folder / RESULT, pretty_json(result.to_json()))
     return result
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other sweep works in this folder; none can begin meanwhile. The system ends it with the process."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield True
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _prepare(missing: Sequence[Job], pairset: Any, roles: Roles) -> None:

@@ -175,6 +175,21 @@ def test_another_plan_in_the_same_folder_is_refused_before_anything_runs(drawn, 
     assert here == []
 
 
+def test_two_sweeps_in_one_folder_do_not_run_at_once_but_what_is_done_can_be_judged(drawn, suite_of, here, tmp_path):
+    suite = suite_of({"base": {}, "other": {"train": {"clinical_weight": 1.0}}}, seeds=[0])
+    sweep(suite.reduced(["base"]), str(drawn), tmp_path)
+    (tmp_path / "frames").mkdir()
+    with stage._alone(tmp_path) as alone:
+        assert alone
+        with pytest.raises(EdgeskinError, match="another sweep is at work in this folder"):
+            sweep(suite, str(drawn), tmp_path)
+        assert sweep(suite.reduced(["base"]), str(drawn), tmp_path).variants[0].seeds == (0,)
+        assert (tmp_path / "frames").is_dir()  # the other one needs them
+    assert here == ["base-s0"]
+    sweep(suite, str(drawn), tmp_path)
+    assert here == ["base-s0", "other-s0"]
+
+
 def test_a_sweep_of_failures_alone_is_an_error(drawn, suite_of, here, tmp_path):
     with pytest.raises(EdgeskinError, match=r"no run of the sweep came to its end.*resnet_of_nobody"):
         sweep(suite_of({"broken": THREE["broken"]}), str(drawn), tmp_path)
