@@ -54,6 +54,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.parametrize("modalities", ["dermoscopic", "clinical"])
+def test_a_network_to_compare_with_is_not_exported(modalities: str, tmp_path: Path) -> None:
+    from edgeskin.model.checkpoint import read_record, save_checkpoint
+    from edgeskin.model.network import PairNetwork
+    from edgeskin.model.weights import create_encoder
+    from tests.backends.test_torch import save_run
+
+    record, _ = save_run(tmp_path / "both")
+    spec = record.network.model_copy(update={"modalities": modalities})
+    torch.manual_seed(0)
+    network = PairNetwork(create_encoder(spec, 32), spec, record.task_schema, record.preprocess)
+    save_checkpoint(tmp_path / "alone", network.eval(), record.model_copy(update={"network": spec}))
+    assert read_record(tmp_path / "alone").network.modalities == modalities
+    with pytest.raises(EdgeskinError, match=f"no bundle takes it: got .*trained on {modalities} images") as caught:
+        chain.export(tmp_path / "alone", "onnxruntime", tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
 def written(folder: Path, target: str, more: str = "", **changes: object) -> str:
     """A recipe file like the target's own, with these changes and this end; its path."""
     plain = catalog.recipe(f"{target}-int8").to_json() | {"gate": None, "calibration_pairs": 8} | changes
