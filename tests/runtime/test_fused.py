@@ -44,32 +44,31 @@ def binding() -> ModuleType:
     return module
 
 
-@pytest.mark.slow
-def test_a_fused_head_from_training_to_the_device(
-    binding: ModuleType, runtime_library: Path, backend_path: Path, tmp_path: Path
-) -> None:
-    cli("data", "phantom", "--n", 80, "--size", 64, "--seed", 3, "--out", tmp_path / "phantom")
-    source = ["--data", "derm7pt", "--root", tmp_path / "phantom"]
-    run, bundle = tmp_path / "run", tmp_path / "bundle"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained for seconds on drawn pairs, which lie beside it."""
+    folder = tmp_path_factory.mktemp("fused")
+    cli("data", "phantom", "--n", 80, "--size", 64, "--seed", 3, "--out", folder / "phantom")
+    data = ["--data", "derm7pt", "--root", folder / "phantom"]
+    made = folder / "run"
     cli(
-        "train",
-        *source,
-        "--backbone",
-        "test_efficientnet",
-        "--weights",
-        "scratch",
-        "--fused-head",
-        *TRAIN,
-        "--out",
-        run,
+        "train", *data, "--backbone", "test_efficientnet", "--weights", "scratch", "--fused-head", *TRAIN, "--out", made
     )
-    record = json.loads((run / "checkpoint.json").read_text())
+    record = json.loads((made / "checkpoint.json").read_text())
     assert record["network"]["fused_head"]
-    assert {0.25 <= one.get("temperature_fused", 1) <= 4 for one in record["fusion"].values()} == {True}
+    assert all(0.25 <= one.get("temperature_fused", 1) <= 4 for one in record["fusion"].values())
     for one in record["fusion"].values():  # whatever the control role chose for a network of seconds: it has a say
         one |= SHARES
-    (run / "checkpoint.json").write_text(json.dumps(record))
+    (made / "checkpoint.json").write_text(json.dumps(record))
+    return made
 
+
+@pytest.mark.slow
+def test_a_fused_head_from_training_to_the_device(
+    run: Path, binding: ModuleType, runtime_library: Path, backend_path: Path, tmp_path: Path
+) -> None:
+    record, bundle = json.loads((run / "checkpoint.json").read_text()), tmp_path / "bundle"
+    source = ["--data", "derm7pt", "--root", run.parent / "phantom"]
     cli("export", run, "--target", "openvino", "--out", bundle, *EXPORT)
     found = json.loads(cli("verify", bundle, *source, "--role", "test", "--json"))
     assert found["passed"]
@@ -119,3 +118,31 @@ def test_a_fused_head_from_training_to_the_device(
         edgeskin.load(bundle).classify(dermoscopic=photo(1), clinical=photo(101, 25))
     with pytest.raises(binding.EdgeSkinError, match="a golden case does not fit the manifest"):
         binding.EdgeSkin(bundle, runtime_library, backend_path=backend_path)
+
+
+@pytest.mark.slow
+def test_a_search_and_fine_tuning_take_the_head_along(run: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "searched"
+    cli(
+        "export",
+        run,
+        "--target",
+        "onnxruntime",
+        "--out",
+        bundle,
+        *EXPORT,
+        "--budget",
+        "20s",
+        "--qat",
+        "--qat-epochs",
+        1,
+    )
+    found = edgeskin.load(bundle)
+    assert found.manifest.rows == {"pair": 3, "dermoscopic": 1}
+    assert found.manifest.fusion["DIAG"].fused_weight == SHARES["fused_weight"]
+    evidence = found.bundle.evidence()
+    assert evidence is not None
+    assert evidence.qat is not None
+    assert evidence.search is not None
+    assert evidence.search.candidates
+    assert all(one.passed for one in found.self_test())
