@@ -77,6 +77,10 @@ def _in_half(graph: Any, model: Path) -> Any:
             fix="train with weight decay, or export for another target",
         )
     _refuse_rounded_scales(graph, model)
+    # Exporters also note the types of stored tensors. The converter would write FP16 there and leave the scales of a
+    # Resize as they are, which it must, and every reader would find two types for one tensor.
+    stored = {tensor.name for tensor in graph.graph.initializer}
+    _replace(graph.graph.value_info, [noted for noted in graph.graph.value_info if noted.name not in stored])
     return convert_float_to_float16(graph, keep_io_types=True)
 
 
