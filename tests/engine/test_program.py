@@ -172,3 +172,21 @@ def test_an_engine_without_its_layers_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "pair-int8-0.layers.json").write_text(json.dumps({"Layers": ["block", "head"]}))
     with pytest.raises(EdgeskinError, match="verbosity"):
         session.executed_layers()
+
+
+def test_a_fused_head_gives_a_pair_three_rows(tmp_path: Path) -> None:
+    body = """
+import json, pathlib, sys
+
+flags = dict(part.partition("=")[::2] for part in sys.argv[1:])
+rows = 3 if pathlib.Path(flags["--loadEngine"]).name.startswith("pair") else 1
+made = [{"name": "logits", "values": [float(n) for n in range(rows * 5)]}]
+pathlib.Path(flags["--exportOutput"]).write_text(json.dumps(made))
+"""
+    made = program(tmp_path, body)
+    maker = Program(made.program, made.compatibility, made.cache, made.shape, pair_rows=3)
+    for name, images, rows in (("pair-int8-0.plan", 2, 3), ("dermoscopic-int8-0.plan", 1, 1)):
+        session = maker.open(tmp_path / name)
+        assert (session.images, session.rows) == (images, rows)
+        found = session.run(np.zeros((images, 16, 16, 3), np.uint8))
+        np.testing.assert_array_equal(found, np.arange(rows * 5, dtype=np.float32).reshape(rows, 5))
