@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from edgeskin import out
 from edgeskin.files import sync
@@ -97,12 +98,22 @@ class Resumable(Callback):
             frames.rmdir()
 
 
-class _Average(EMAWeightAveraging):
-    """The average also ends up in the network when a resumed run finds no epoch left to train.
+class _Average(WeightAveraging):
+    """Exponential moving average after every step.
 
-    A run may be killed between its last epoch and its checkpoint. The trainer then skips the training and, with it,
-    the hook that puts the average in place.
+    Lightning's own averages weight by weight, which takes twice as long; on the CPU that is felt.
+
+    The average also ends up in the network when a resumed run finds no epoch left to train: a run may be killed between
+    its last epoch and its checkpoint. The trainer then skips the training and, with it, the hook that puts the average
+    in place.
     """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After each step of the optimiser."""
+        return step_idx is not None
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """After a finished training this changes nothing; an error ends without teardown."""
@@ -115,4 +126,4 @@ def averaging(decay: float, steps: int) -> list[Any]:
 
     In short runs the average must not reach back to the untrained start: its memory is at most an eighth of the run.
     """
-    return [_Average(decay=min(decay, max(0.0, 1 - 8 / steps)))] if decay else []
+    return [_Average(min(decay, max(0.0, 1 - 8 / steps)))] if decay else []

@@ -148,7 +148,10 @@ class PairTrainer(lightning.LightningModule):
                     "weight_decay": self.spec.weight_decay if decays else 0.0,
                 }
                 for (new, decays), values in groups.items()
-            ]
+            ],
+            # One pass over the weights. Not on a GPU: there it would take over the scaling of half precision, and
+            # gradients could no longer be clipped.
+            fused=self.network.mean.device.type == "cpu",
         )
         warmup = max(1, int(self.spec.warmup * self.steps))
 

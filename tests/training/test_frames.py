@@ -66,7 +66,7 @@ def test_sizes_never_shrink_nor_pass_the_last(epochs, size, start):
 
 def test_both_images_of_a_pair_get_the_same_geometry(stored, monkeypatch):
     """Equal images stay equal when colours are left alone, through crop, flip and turn."""
-    monkeypatch.setattr(module, "_JITTER", lambda image: image)
+    monkeypatch.setattr(module, "jitter", lambda image: image)
     twins = np.repeat(stored[:, :1], 2, axis=1)
     items = dataset(twins)
     seen = set()
@@ -84,9 +84,29 @@ def test_colours_vary_image_by_image(stored):
     assert not torch.equal(frame[0], frame[1])
 
 
+@pytest.mark.parametrize("side", [33, 192])
+def test_colours_are_those_of_torchvision(side):
+    """The same draws and the same bytes, on noise, on a flat image, and at both ends of the range."""
+    generator = torch.Generator().manual_seed(side)
+    noise = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=generator)
+    flat = torch.tensor([250, 3, 128], dtype=torch.uint8).view(3, 1, 1).expand(3, side, side)
+    changed = 0
+    for seed in range(40):
+        for image in (noise, noise.transpose(1, 2), flat, torch.full_like(noise, 255)):
+            torch.manual_seed(seed)
+            expected = module._JITTER(image)
+            after = torch.rand(3)
+            torch.manual_seed(seed)
+            found = module.jitter(image)
+            assert torch.equal(found, expected)
+            assert torch.equal(torch.rand(3), after)
+            changed += int(not torch.equal(found, image))
+    assert changed > 100
+
+
 def test_all_eight_turns_and_flips_occur(monkeypatch):
     """A frame whose corners differ, never cropped: each of its eight positions comes up."""
-    monkeypatch.setattr(module, "_JITTER", lambda image: image)
+    monkeypatch.setattr(module, "jitter", lambda image: image)
     monkeypatch.setattr(module.v2, "RandomResizedCrop", lambda size, **_: module.v2.Resize(size))
     corners = np.zeros((1, 2, 32, 32, 3), np.uint8)
     corners[..., :16, :16, 0], corners[..., :16, 16:, 1] = 200, 200
