@@ -292,6 +292,13 @@ def pictures(folder: Path) -> dict[Path, str]:
     return {folder / f"{name}.svg": forest(one) for name, one in found.items() if one is not None}
 
 
+def training(folder: Path) -> str:
+    """A step of the training loop beside the network's own work."""
+    from training_table import table
+
+    return str(table(folder))
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
     "milk10k-latency": milk10k_latency,
@@ -301,6 +308,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "tensorrt-kits": tensorrt,
     "quality-gate": quality_gate,
     "embedded-runtime": embedded,
+    "training-step": training,
     "ablation": ablation,
     "ablation-phantom": ablation_phantom,
 }

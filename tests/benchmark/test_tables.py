@@ -164,3 +164,25 @@ def test_figures_of_build_kits_reach_the_table(tables: ModuleType, results: Path
     assert "Linter: findings for TensorRT 10.3.0, 11.4.1 together." in found
     assert "compiled in floating point: net, pair: head." in found
     assert "Nothing here ran on TensorRT" in found
+
+
+def test_figures_of_a_training_step_reach_the_table(tables: ModuleType, results: Path) -> None:
+    assert tables.training(results).startswith("Not measured yet")
+    spread = {"median": 0.8, "p25": 0.7, "p75": 0.9}
+    ratio = {"value": 1.0789, "low": 1.05, "high": 1.1, "level": 0.95}
+    one = {
+        "crops_px": 192,
+        "loop_step_s": {**spread, "median": 0.8632},
+        "of_it_waiting_s": {**spread, "median": 0.0061},
+        "forward_backward_s": spread,
+        "over_forward_backward": ratio,
+        "over_forward_backward_adamw": {**ratio, "value": 1.0654},
+    }
+    found = {"sizes": [one], "limit": 1.15, "valid": False, "reasons": ["192 px: other processes used 20%"]}
+    said = {"backbone": "lite0", "batch_pairs": 32, "threads": 2, "workers": 1, "command": "python x.py"}
+    text = json.dumps({**found, **said, "environment": {"cpu_model": "AMD EPYC"}})
+    (results / "training-step.json").write_text(text)
+    shown = tables.training(results)
+    assert "| 192 px | 0.863 | 6 | 0.800 | 1.079 [1.050, 1.100] | 1.065 [1.050, 1.100] |" in shown
+    assert "not valid: 192 px: other processes used 20%" in shown
+    assert "AMD EPYC; limit 1.15" in shown
