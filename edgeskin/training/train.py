@@ -119,7 +119,9 @@ def _fit(
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
-    sets = Data(roles["train"], roles["control"], schema, preprocess, train, frames or folder / "frames")
+    # A pair without the one image that the network looks at teaches nothing.
+    pairs = [p for p in roles["train"] if p.clinical is not None or spec.modalities != "clinical"]
+    sets = Data(pairs, roles["control"], schema, preprocess, train, frames or folder / "frames")
     for line in lacking.undefined(label_array(roles["control"], schema), schema, "control"):
         out.note(line)
     loss = BiasedLoss(schema, class_counts(sets.labels, schema), train)

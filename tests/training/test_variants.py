@@ -1,5 +1,7 @@
 """Every kind of network and option trains, from the data to a checkpoint that opens as what was trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,16 @@ def test_networks_to_compare_with(request_of, tmp_path, network, weight):
         assert {one.dermoscopic_weight for one in record.fusion.values()} == {weight}
     assert all(0 < one.value < 1 for one in (record.thresholds.pair, record.thresholds.dermoscopic))
     assert record.parameters == sum(value.numel() for value in opened.parameters())
+
+
+def test_a_network_of_clinical_images_trains_on_pairs_that_have_one(request_of, tmp_path):
+    """Batches of two, of which some would hold no clinical image at all."""
+    request = request_of(network={"modalities": "clinical"}, epochs=1, batch_pairs=2)
+    lone = [replace(pair, clinical=None) for pair in request.roles["train"][:8]]
+    train = (*lone, *request.roles["train"][8:])
+    request.roles = Roles({**request.roles.pairs, "train": train})
+    assert 2 <= sum(pair.clinical is not None for pair in train) < len(train)
+    assert np.isfinite(run(request, tmp_path).control_metrics["loss"])
 
 
 @pytest.mark.parametrize("weighting", ["sqrt", "inverse"])
