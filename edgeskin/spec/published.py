@@ -8,11 +8,13 @@ from edgeskin.spec.bench import BenchResult
 from edgeskin.spec.evidence import Evidence
 from edgeskin.spec.explanation import Explained
 from edgeskin.spec.result import VerifyResult
+from edgeskin.spec.sweep_result import SweepResult
 
 PUBLISHED: dict[str, type[Spec]] = {
     "bench.schema.json": BenchResult,
     "evidence.schema.json": Evidence,
     "explained.schema.json": Explained,
+    "sweep.schema.json": SweepResult,
     "verify.schema.json": VerifyResult,
 }
 FOLDER = Path(__file__).parent
