@@ -279,7 +279,7 @@ def _sweep(folder: Path, name: str) -> str:
     if found.phantom and not name.endswith("phantom"):
         raise EdgeskinError("a result on drawn images among those on real lesions", got=f"{name}.json", fix="remove it")
     picture = f"![{found.suite.title}: figures and differences with their intervals](results/{name}.svg)\n"
-    return f"{sweep_tables(found)}\n{picture}"
+    return f"{picture}\n{sweep_tables(found)}"
 
 
 def _read_sweep(path: Path) -> SweepResult | None:

@@ -1,6 +1,6 @@
 """A sweep as tables and as a plot of its figures with their intervals."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from edgeskin.report.text import NONE, duration, estimate, sentences, signed
 from edgeskin.spec.sweep import Metric, Reading
@@ -73,17 +73,14 @@ def difference(result: SweepResult, one: Answer) -> str:
     return f"{result.titles[one.metric]} {figure(one.differences.get(one.metric), difference=True)}{bound}"
 
 
-def rows(result: SweepResult, readings: Collection[Reading] = ()) -> Rows:
-    """A row for every variant: its first reading, or each of those named that it has."""
+def rows(result: SweepResult, *, others: bool = False) -> Rows:
+    """A row for every variant's first reading; with `others` a row for each reading after it."""
     found: Rows = []
     for variant in result.variants:
-        if not variant.readings:
+        if not variant.readings and not others:
             found.append((variant.title, *[NONE] * (len(result.titles) + 2), _seeds(variant)))
-            continue
-        for one in variant.readings if readings else variant.readings[:1]:
-            if readings and one.reading not in readings:
-                continue
-            title = f"{variant.title}: {READING_TITLES[one.reading]}" if readings else variant.title
+        for one in variant.readings[1:] if others else variant.readings[:1]:
+            title = f"{variant.title}: {READING_TITLES[one.reading]}" if others else variant.title
             cells = [figure(one.figures.get(metric)) for metric in result.titles]
             found.append((title, *cells, millions(variant.parameters), millions(one.macs), _seeds(variant)))
     return found
@@ -143,10 +140,10 @@ def conditions(result: SweepResult) -> str:
 def markdown(result: SweepResult) -> str:
     """The tables of a sweep, as they stand in a README: variants, how one is asked, questions, failures."""
     parts = [_table(columns(result), rows(result))]
-    others = {one.reading for variant in result.variants for one in variant.readings[1:]}
-    if others:
-        parts.append("How the networks for both images answer when they are asked otherwise:\n")
-        parts.append(_table(columns(result), rows(result, others)))
+    if any(variant.readings[1:] for variant in result.variants):
+        told = "How the networks for both images answer when they are asked otherwise"
+        otherwise = _table(columns(result), rows(result, others=True))
+        parts.append(f"<details><summary>{told}</summary>\n\n{otherwise}\n</details>\n")
     if result.answers:
         parts.append(_table(answer_columns(result), answer_rows(result)))
     if found := failures(result):

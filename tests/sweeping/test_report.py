@@ -24,6 +24,8 @@ def test_the_tables_hold_every_variant_reading_claim_and_failure(result):
     assert row.endswith("| 2.00 | 0.000 | 2 |")
     for title in ("both images, dermoscopic branch", "both images, clinical branch", "dermoscopic image alone"):
         assert f"| shared / all: {title} |" in text
+    assert "clinical-only: clinical image alone" not in text  # its only reading stands in the first table
+    assert text.count("<details>") == text.count("</details>") == 1
     assert "| 1, 1 failed |" in text
     assert "| broken | – |" in text
     assert "| clinical-only | 1 | stopped by a signal |" in text
@@ -82,7 +84,7 @@ def test_a_result_reaches_the_benchmarks_page_and_its_plot(result, tables, tmp_p
     assert tables.pictures(tmp_path) == {}
     (tmp_path / "ablation-phantom.json").write_text(pretty_json(result.to_json()))
     found = tables.ablation_phantom(tmp_path)
-    assert found.startswith(shown.markdown(result))
+    assert found.endswith(shown.markdown(result))
     assert "](results/ablation-phantom.svg)" in found
     assert tables.pictures(tmp_path) == {tmp_path / "ablation-phantom.svg": forest(result)}
     (tmp_path / "ablation.json").write_text(pretty_json(result.to_json()))
