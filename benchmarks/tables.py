@@ -292,6 +292,13 @@ def pictures(folder: Path) -> dict[Path, str]:
     return {folder / f"{name}.svg": forest(one) for name, one in found.items() if one is not None}
 
 
+def models(folder: Path) -> str:
+    """Backbones: size of the pair network, and what comes through to every target."""
+    from models_table import table
+
+    return str(table(folder))
+
+
 def training(folder: Path) -> str:
     """A step of the training loop beside the network's own work."""
     from training_table import table
@@ -306,6 +313,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "peers": peers,
     "int8": int8,
     "tensorrt-kits": tensorrt,
+    "models": models,
     "quality-gate": quality_gate,
     "embedded-runtime": embedded,
     "training-step": training,

@@ -1,10 +1,12 @@
 """Name or path -> schema, recipe, device, suite, sweep, training recipe. Alone knows where data files live."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from edgeskin.errors import EdgeskinError, unknown
+from edgeskin.spec.backbones import TriedBackbones
 from edgeskin.spec.base import Spec, read_toml
 from edgeskin.spec.device import Device
 from edgeskin.spec.recipe import Recipe
@@ -117,3 +119,15 @@ def training_recipe_names() -> list[str]:
 def training_recipe(name: str) -> TrainingRecipe:
     """A training recipe by name or path."""
     return TrainingRecipe.from_toml(_find("training recipe", name, data_dir("benchmarks") / "recipes", "*.toml"))
+
+
+def backbones_file() -> Path:
+    """The record of the backbones that were exported for every target, as the package carries it."""
+    return _PACKAGE / "spec" / "models.json"
+
+
+def backbones() -> TriedBackbones:
+    """The backbones that were exported for every target, and how they fared."""
+    if not backbones_file().is_file():
+        raise EdgeskinError("the installation is incomplete", got="no record of backbones", fix="reinstall edgeskin")
+    return TriedBackbones.parse(json.loads(backbones_file().read_text(encoding="utf-8")), "the record of backbones")

@@ -11,6 +11,7 @@ from edgeskin.cli_data import data_app
 from edgeskin.cli_embed import add_commands as add_embed_commands
 from edgeskin.cli_explain import add_commands as add_explain_commands
 from edgeskin.cli_keys import add_commands as add_key_commands
+from edgeskin.cli_models import add_commands as add_models_commands
 from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
 from edgeskin.cli_sweep import add_commands as add_sweep_commands
 from edgeskin.errors import EdgeskinError
@@ -398,7 +399,13 @@ def _write(file: Path | None, value: dict[str, object]) -> None:
     out.result(value)
 
 
-for add_commands in (add_embed_commands, add_explain_commands, add_key_commands, add_sweep_commands):
+for add_commands in (
+    add_embed_commands,
+    add_explain_commands,
+    add_key_commands,
+    add_models_commands,
+    add_sweep_commands,
+):
     add_commands(app)
 
 if __name__ == "__main__":

@@ -52,15 +52,16 @@ class Exported(Spec):
     builder: str = ""  # that compiled a kit's graphs; never TensorRT itself
 
 
-class Tested(Backbone):
+class Tried(Backbone):
     """A backbone that was exported for every target."""
 
     family: Family
     steps: int  # of training on drawn lesions, before it was exported
+    noise_db: dict[Mode, float]  # SQNR of its FP32 logits under a little noise in the frames: how frail it is itself
     exports: dict[str, dict[Precision, Exported]]  # by target and precision
 
 
-class TestedBackbones(Spec):
+class TriedBackbones(Spec):
     """benchmarks/results/models.json, of which the package carries a copy."""
 
     format: Literal["edgeskin-models/1"] = "edgeskin-models/1"
@@ -68,7 +69,8 @@ class TestedBackbones(Spec):
     note: str
     calibration_pairs: int
     scored_pairs: int
+    noise_grey_levels: int
     machine: str
     processor: str
     versions: dict[str, str]
-    backbones: tuple[Tested, ...]
+    backbones: tuple[Tried, ...]

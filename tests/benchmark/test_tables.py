@@ -106,6 +106,7 @@ def test_every_result_that_is_committed_is_json_with_a_known_source(tables: Modu
             "edgeskin-verify/1",
             "edgeskin-bench/2",
             "edgeskin-evidence/1",
+            "edgeskin-explained/1",
         )
 
 
@@ -164,6 +165,35 @@ def test_figures_of_build_kits_reach_the_table(tables: ModuleType, results: Path
     assert "Linter: findings for TensorRT 10.3.0, 11.4.1 together." in found
     assert "compiled in floating point: net, pair: head." in found
     assert "Nothing here ran on TensorRT" in found
+
+
+def test_figures_of_a_backbone_reach_the_table(tables: ModuleType, results: Path) -> None:
+    assert tables.models(results) == "Not measured yet.\n"
+    near = {"ok": True, "sqnr_db": {"pair": 21.4, "dermoscopic": 23.6}, "int8_share": {"pair": 0.97, "dermoscopic": 1}}
+    row = {
+        "name": "net", "size_px": 224, "stages": [{"module": "a", "channels": 8, "reduction": 4}], "hub": "",
+        "encoder_parameters": 2_000_000, "parameters": 2_120_000, "two_encoders_parameters": 4_000_000,
+        "pair_macs": 812_000_000, "dermoscopic_macs": 400_000_000, "family": "CNN", "steps": 120,
+        "noise_db": {"pair": 30, "dermoscopic": 31.2},
+        "exports": {
+            "openvino": {"fp32": {"ok": True}, "int8": near},
+            "onnxruntime": {"fp32": {"ok": True}, "int8": {**near, "ok": False, "why": "far from FP32: got 4 dB"}},
+            "tensorrt": {"fp32": {"ok": True}, "int8": {**near, "builder": "tensorrt-rtx 1"}},
+        },
+    }  # fmt: skip
+    record = {
+        "command": "c", "note": "drawn", "calibration_pairs": 16, "scored_pairs": 8, "noise_grey_levels": 2,
+        "machine": "m", "processor": "p",
+        "versions": {"timm": "1", "torch": "2", "openvino": "3", "onnxruntime": "4"}, "backbones": [row],
+    }  # fmt: skip
+    (results / "models.json").write_text(json.dumps(record))
+    found = tables.models(results)
+    assert (
+        "| net | CNN | 224 | 2.12 M | 53.0% | 0.81 G | 0.40 G | 30 / 31 dB | ok | ok, 97%, 21 / 24 dB | ok | no, 97%,"
+        in found
+    )
+    assert "- net, ONNX Runtime INT8: far from FP32: got 4 dB" in found
+    assert "kits compiled by tensorrt-rtx 1." in found
 
 
 def test_figures_of_a_training_step_reach_the_table(tables: ModuleType, results: Path) -> None:

@@ -48,9 +48,7 @@ def test_products_against_a_sum_by_hand():
 
 def test_a_model_that_refuses_224_is_counted_at_its_own_size():
     assert examine("halonet26t").size_px == 256
-    with pytest.raises(
-        EdgeskinError, match="halonet26t does not go into a pair network: got 'frames of 224 px"
-    ):
+    with pytest.raises(EdgeskinError, match="halonet26t does not go into a pair network: got 'frames of 224 px"):
         examine("halonet26t", 224)
 
 

@@ -16,6 +16,7 @@ START = {
     "edgeskin --help": "sys.argv = ['edgeskin', '--help']; from edgeskin.cli import main; run(main)",
     "edgeskin run --help": "sys.argv = ['edgeskin', 'run', '--help']; from edgeskin.cli import main; run(main)",
     "edgeskin devices": "sys.argv = ['edgeskin', 'devices']; from edgeskin.cli import main; run(main)",
+    "edgeskin models": "sys.argv = ['edgeskin', 'models']; from edgeskin.cli import main; run(main)",
     "edgeskin doctor": "sys.argv = ['edgeskin', 'doctor']; from edgeskin.cli import main; run(main)",
 }
 FRAME = """
