@@ -33,7 +33,7 @@ def examine(name: str, size: int = 0) -> Backbone:
     """
     spec = NetworkSpec(backbone=name)
     refused: Exception | None = None
-    for device in ("meta", "cpu"):  # the first takes no memory; a few models ask for values while they are made
+    for device in ("meta", "cpu"):  # the first takes no memory; older versions of timm ask for values on the way
         for side in (size,) if size else (SIZE, 0):
             try:
                 with torch.device(device), quiet():

@@ -52,6 +52,20 @@ def test_a_model_that_refuses_224_is_counted_at_its_own_size():
         examine("halonet26t", 224)
 
 
+def test_a_maker_that_asks_for_values_is_given_memory(monkeypatch):
+    """As timm did up to some version: without memory there is no value to give."""
+    import timm
+
+    make, wanted = timm.create_model, examine("test_resnet", 64)
+
+    def asks(*names, **options):
+        torch.linspace(0, 1, 3)[1].item()
+        return make(*names, **options)
+
+    monkeypatch.setattr(timm, "create_model", asks)
+    assert examine("test_resnet", 64) == wanted
+
+
 def test_a_tag_names_the_weights_and_changes_no_count():
     plain, tagged = examine("test_resnet", 64), examine("test_resnet.r160_in1k", 64)
     assert tagged.hub == plain.hub == "timm/test_resnet.r160_in1k"
