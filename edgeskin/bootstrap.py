@@ -141,7 +141,7 @@ def negative_log_likelihood(weights: Floats, probabilities: Floats, truth: Ints)
 
 
 def sensitivity_at_specificity(weights: Floats, positive: Bools, score: Floats, specificity: float) -> Floats:
-    """The highest sensitivity of a rule `score >= t` whose specificity is at least the one given, t chosen draw by draw.
+    """The highest sensitivity of a rule `score >= t` with at least the given specificity, t chosen draw by draw.
 
     >>> positive = np.array([True, False, True, False])
     >>> sensitivity_at_specificity(np.array([[1.0, 1, 1, 1], [1, 1, 2, 0]]), positive, np.array([4.0, 3, 2, 1]), 0.5)

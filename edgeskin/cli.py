@@ -12,8 +12,9 @@ from edgeskin.cli_embed import add_commands as add_embed_commands
 from edgeskin.cli_explain import add_commands as add_explain_commands
 from edgeskin.cli_keys import add_commands as add_key_commands
 from edgeskin.cli_models import add_commands as add_models_commands
-from edgeskin.cli_options import Border, BundlePath, Data, Json, Out, Root, SchemaName, Seed, Threads
+from edgeskin.cli_options import BundlePath, Json, Out, SchemaName, Seed, Threads
 from edgeskin.cli_sweep import add_commands as add_sweep_commands
+from edgeskin.cli_train import add_commands as add_train_commands
 from edgeskin.errors import EdgeskinError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+add_train_commands(app)
 
 
 def main() -> None:
@@ -47,60 +49,6 @@ def start(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         out.raw(__version__)
         raise typer.Exit
-
-
-@app.command()
-def train(
-    data: Data,
-    root: Root,
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
-    backbone: Annotated[str, typer.Option(help="Any timm model with a feature pyramid.")] = "tf_efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="First weights: a .safetensors or .pth file, or `scratch`.")] = "",
-    schema: SchemaName = "",
-    border_px: Border = 0,
-    epochs: Annotated[int | None, typer.Option(help="Times every pair is seen (8).", min=1)] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the network's frames in pixels (224).", min=32)] = None,
-    train_size: Annotated[int | None, typer.Option(help="Side of the training crops at the end (192).", min=32)] = None,
-    start_size: Annotated[
-        int | None, typer.Option(help="Side of the training crops in the first epochs (128).", min=32)
-    ] = None,
-    batch_pairs: Annotated[int | None, typer.Option(help="Pairs in a step (32).", min=2)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest rate of AdamW (0.001).", min=0)] = None,
-    clinical_weight: Annotated[
-        float | None, typer.Option(help="a of the biased loss, 0..1 (0.5).", min=0, max=1)
-    ] = None,
-    modality_dropout: Annotated[
-        float | None, typer.Option(help="Share trained without clinical image (0.15).", min=0)
-    ] = None,
-    calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.04).", min=0)] = None,
-    control: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.06).", min=0)] = None,
-    test: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.09).", min=0)] = None,
-    seed: Seed = 0,
-    threads: Threads = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that augment images (1).", min=0)] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    devices: Annotated[int | None, typer.Option(help="Processes or GPUs that train together (1).", min=1)] = None,
-    json: Json = False,
-) -> None:
-    """Train the shared network on pairs. Run it again after a kill: it resumes."""
-    from edgeskin import chain
-    from edgeskin.spec import train as spec
-
-    given: dict[str, object] = dict(epochs=epochs, size=size, train_size=train_size, start_size=start_size)
-    given |= dict(learning_rate=learning_rate, clinical_weight=clinical_weight, modality_dropout=modality_dropout)
-    given |= dict(workers=workers, devices=devices, batch_pairs=batch_pairs)
-    shares = _given(dict(calibration=calibration, control=control, test=test, seed=seed))
-    plan = spec.TrainSpec.parse(
-        _given({**given, "seed": seed, "threads": threads, "accelerator": accelerator}), "the training options"
-    )
-    source = spec.DataSpec.parse(
-        {"name": data, "root": str(root), "schema_name": schema, "border_px": border_px, "roles": shares}, "the options"
-    )
-    out.configure(json_output=json)
-    record = chain.train(source, spec.NetworkSpec(backbone=backbone), plan, weights, folder)
-    out.result(record.to_json())
-    out.line(f"{folder}: {record.parameters / 1e6:.2f} M parameters, first weights: {record.weights_source}")
-    out.table("control role", ["metric", "value"], [(k, f"{v:.4f}") for k, v in record.control_metrics.items()])
 
 
 @app.command()

@@ -120,7 +120,7 @@ class Session(ABC):
             raise EdgeskinError(
                 f"{path.name} is not a model of ours",
                 got="; ".join(f"{p.name} {p.dtype} {list(p.shape)}" for p in (*inputs, *outputs)),
-                possible="input frames uint8 [1 or 2, H, W, 3], output logits float32 [images, K], or [3, K] of 2 images, "
+                possible="input frames uint8 [1 or 2, H, W, 3], logits float32 [images, K], or [3, K] of 2 images, "
                 "all sizes fixed",
                 fix="export it with `edgeskin export`",
             )
