@@ -46,6 +46,7 @@ def test_the_third_row_of_the_control_role_is_chosen_by(trained):
     assert {"control_macro_f1", "control_target_auc"} & set(record.control_metrics)
 
 
+@pytest.mark.slow
 def test_fine_tuning_under_quantisation_takes_the_head_along(trained, tmp_path):
     pytest.importorskip("nncf")
     from edgeskin.training import qat
