@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -99,3 +101,15 @@ def tiny_openvino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = json.loads((folder / "manifest.json").read_text())["recipe"]
     seal(folder, target="openvino", recipe={**recipe, "target": "openvino"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def binding() -> ModuleType:
+    """examples/classify.py as a module."""
+    spec = importlib.util.spec_from_file_location("edgeskin_ctypes", SOURCE / "examples" / "classify.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -3,7 +3,6 @@
 import ctypes
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,19 +11,7 @@ import pytest
 
 import edgeskin
 from edgeskin import fallback
-from tests.runtime.conftest import SOURCE, TINY
-
-
-@pytest.fixture(scope="module")
-def binding() -> ModuleType:
-    """examples/classify.py as a module."""
-    spec = importlib.util.spec_from_file_location("edgeskin_engines", SOURCE / "examples" / "classify.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.runtime.conftest import TINY
 
 
 @pytest.fixture(scope="module")

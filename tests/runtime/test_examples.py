@@ -1,7 +1,6 @@
 """The examples of the runtime: compiled as C99 and as C++, and run against a bundle that Python answers for as well."""
 
 import ctypes
-import importlib.util
 import json
 import os
 import re
@@ -71,18 +70,6 @@ def expected(tiny_openvino: Path, pair: tuple[Path, Path]) -> dict[str, dict]:
         "pair": python(tiny_openvino, dermoscopic=pair[0], clinical=pair[1]).to_json(),
         "dermoscopic": python(tiny_openvino, dermoscopic=pair[0]).to_json(),
     }
-
-
-@pytest.fixture(scope="module")
-def binding() -> ModuleType:
-    """examples/classify.py as a module."""
-    spec = importlib.util.spec_from_file_location("edgeskin_ctypes", EXAMPLES / "classify.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["edgeskin_ctypes"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

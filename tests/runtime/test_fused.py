@@ -1,8 +1,6 @@
 """A network with a fused head from end to end: trained, exported, verified, run, and run by the runtime in C."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
@@ -15,7 +13,7 @@ from typer.testing import CliRunner
 import edgeskin
 from edgeskin import preprocess
 from edgeskin.cli import app
-from tests.runtime.conftest import SOURCE, seal
+from tests.runtime.conftest import seal
 from tests.runtime.test_engines import photo
 
 pytest.importorskip("torch", reason="needs the extra train")
@@ -30,18 +28,6 @@ def cli(*words: object) -> str:
     done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def binding() -> ModuleType:
-    """examples/classify.py as a module."""
-    spec = importlib.util.spec_from_file_location("edgeskin_fused", SOURCE / "examples" / "classify.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
