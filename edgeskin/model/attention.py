@@ -106,18 +106,23 @@ class Exchange(nn.Module):
 
     def _gather(self, asking: Tensor) -> Tensor:
         """What each image of [clinical; dermoscopic] gathers from its partner; [N, H, W, C] like what is given."""
-        n, height, width, channels = asking.shape
-        tokens = self.down(asking.reshape(n, height * width, channels))
+        tokens = self._tokens(asking)
         # The partner's tokens are the same ones in the other order: projected once, swapped.
-        half = n // 2
-        gathered = self.attention(tokens, torch.cat([tokens[half:], tokens[:half]]))
-        return cast(Tensor, (self.gate * self.up(gathered)).reshape(n, height, width, channels))
+        half = asking.shape[0] // 2
+        return self._change(tokens, torch.cat([tokens[half:], tokens[:half]])).reshape(asking.shape)
 
     def ask(self, asking: Tensor, answering: Tensor) -> Tensor:
         """One direction alone: what `asking` [n, H, W, C] gathers from `answering` of the same shape."""
-        n, height, width, channels = asking.shape
-        tokens = [self.down(x.reshape(n, height * width, channels)) for x in (asking, answering)]
-        return cast(Tensor, (self.gate * self.up(self.attention(*tokens))).reshape(n, height, width, channels))
+        return self._change(self._tokens(asking), self._tokens(answering)).reshape(asking.shape)
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        """[n, H, W, C] -> [n, H * W, dim]."""
+        n, height, width, channels = features.shape
+        return cast(Tensor, self.down(features.reshape(n, height * width, channels)))
+
+    def _change(self, asking: Tensor, answering: Tensor) -> Tensor:
+        """Tokens [n, T, dim] of both -> what is added to the features, [n, T, C]."""
+        return cast(Tensor, self.gate * self.up(self.attention(asking, answering)))
 
 
 class SeparateExchange(Exchange):

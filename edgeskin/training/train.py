@@ -45,15 +45,16 @@ def train(
         "weights": weights,
         "roles": {role: record.to_json() for role, record in roles.records().items()},
     }
-    if spec.teacher:  # by its weights: another teacher may come to lie in the same folder
-        request["teacher_sha256"] = read_record(Path(spec.teacher)).weights_sha256
+    # By its weights: another teacher may come to lie in the same folder.
+    taught = {"teacher_sha256": read_record(Path(spec.teacher)).weights_sha256} if spec.teacher else {}
+    request |= taught
     if same_run(folder, request) and (folder / RECORD).is_file():
         out.note(f"{folder}: finished before, nothing to do")
         return read_record(folder)
     with os_errors(folder):
         if not env.rank():
             write_atomic(folder / RUN, pretty_json(request))
-        return _fit(pairset, roles, data, network, spec, weights, folder, frames)
+        return _fit(pairset, roles, data, network, spec, weights, folder, frames, taught)
 
 
 def same_run(folder: Path, request: dict[str, Any]) -> bool:
@@ -89,7 +90,7 @@ def _with_defaults(request: dict[str, Any]) -> dict[str, Any]:
 
 def _fit(
     pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path,
-    frames: Path | None,
+    frames: Path | None, taught: dict[str, str],
 ) -> Checkpoint:  # fmt: skip
     if train.allocator and train.accelerator != "gpu" and not keep_memory():
         out.note("this C library has no mallopt: training on the CPU may be slower")
@@ -111,7 +112,6 @@ def _fit(
     torch.manual_seed(train.seed)
     schema = pairset.schema
     teacher = read_teacher(Path(train.teacher), spec, schema, roles) if train.teacher else None
-    taught = {"teacher_sha256": read_record(Path(train.teacher)).weights_sha256} if train.teacher else {}
     encoder, source = build_encoder(spec, train.size, weights)
     preprocess = preprocess_for(encoder, train.size, data.border_px)
     network = PairNetwork(encoder, spec, schema, preprocess).to(memory_format=torch.channels_last)
