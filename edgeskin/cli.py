@@ -333,11 +333,6 @@ def _made(bundle: Path) -> None:
         show_engine.evidence(found)
 
 
-def _given(options: dict[str, object]) -> dict[str, object]:
-    """What the user said; the spec's defaults stand for the rest."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _write(file: Path | None, value: dict[str, object]) -> None:
     """Result as JSON: to the file, and to stdout in JSON mode."""
     from edgeskin.files import pretty_json, write_atomic
