@@ -297,10 +297,7 @@ def main() -> None:
             versions=versions,
             backbones=tuple(kept[one] for one in BACKBONES if one in kept),
         )
-        text = pretty_json(result.to_json())
-        write_atomic(given.out, text)
-        if given.out.resolve() == RESULTS.resolve():
-            write_atomic(catalog.backbones_file(), text)  # the copy that the package carries
+        write_atomic(given.out, pretty_json(result.to_json()))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def training_recipe(name: str) -> TrainingRecipe:
 
 def backbones_file() -> Path:
     """The record of the backbones that were exported for every target, as the package carries it."""
-    return _PACKAGE / "spec" / "models.json"
+    return data_dir("benchmarks") / "results" / "models.json"
 
 
 def backbones() -> TriedBackbones:

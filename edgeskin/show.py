@@ -101,7 +101,7 @@ def bundle(summary: Mapping[str, Any]) -> None:
     rows = [
         *_kind(summary),
         ("target", f"{summary['target']} {summary['precision']}"),
-        ("network", f"{summary['network']['backbone']}, {summary['parameters'] / 1e6:.2f} M parameters"),
+        ("network", f"{_network(summary['network'])}, {summary['parameters'] / 1e6:.2f} M parameters"),
         ("input", summary["input"]),
         ("schema", f"{summary['schema']}: " + ", ".join(f"{t} ({len(c)})" for t, c in summary["tasks"].items())),
         ("decision", f"{summary['decision']} >= {where['value']:.4f} ({where['rule']})"),
@@ -121,6 +121,19 @@ def bundle(summary: Mapping[str, Any]) -> None:
         for one in summary["tuning"]
     ]
     out.table(f"bundle {summary['name']}", ["", "value"], [(name, value) for name, value in rows], words=True)
+
+
+def _network(spec: Mapping[str, Any]) -> str:
+    """Backbone, and where the two images meet.
+
+    >>> _network({"backbone": "resnet50", "attention_stages": [-2, -1], "fused_head": True})
+    'resnet50, attention after stages -2 and -1, fused head'
+    """
+    stages = " and ".join(map(str, spec["attention_stages"]))
+    parts = [spec["backbone"], f"attention after stages {stages}" if stages else "no attention"]
+    parts += ["two encoders"] if spec.get("encoders") == "separate" else []
+    parts += ["fused head"] if spec.get("fused_head") else []
+    return ", ".join(parts)
 
 
 def _kind(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +12,6 @@ from edgeskin.cli import app
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.manifest import MODES
 
-ROOT = Path(__file__).resolve().parents[1]
 TESTED = catalog.backbones().backbones
 SMALLEST = sorted(TESTED, key=lambda one: one.parameters)[:2]
 
@@ -23,11 +21,6 @@ def cli(*arguments: str) -> str:
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.output
-
-
-def test_the_package_carries_what_was_measured() -> None:
-    measured = ROOT / "benchmarks" / "results" / "models.json"
-    assert catalog.backbones_file().read_bytes() == measured.read_bytes()
 
 
 def test_every_family_and_target_is_in_it() -> None:

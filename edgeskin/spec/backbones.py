@@ -62,7 +62,7 @@ class Tried(Backbone):
 
 
 class TriedBackbones(Spec):
-    """benchmarks/results/models.json, of which the package carries a copy."""
+    """benchmarks/results/models.json, which the package carries."""
 
     format: Literal["edgeskin-models/1"] = "edgeskin-models/1"
     command: str

@@ -89,6 +89,8 @@ class SweepSpec(Spec):
         names = [variant.name for variant in self.variant]
         if len(set(names)) < len(names):
             raise ValueError(f"names of variants repeat: {names}")
+        if self.base.train.devices > 1:  # runs stand side by side; none is split
+            raise ValueError(f"devices = {self.base.train.devices}: each run of a sweep has one process")
         for variant in self.variant:
             if len(set(variant.seeds)) < len(variant.seeds):
                 raise ValueError(f"variant {variant.name}: a seed is named twice")

@@ -53,6 +53,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else():
         ({"comparision": []}, "did you mean 'comparison'"),
         ({"kind": "suite"}, "kind"),
         ({"base": {**BASE, "data": {"name": "x", "root": "here"}}}, "base.data.root"),
+        ({"base": {**BASE, "train": {"devices": 2}}}, "each run of a sweep has one process"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, words):
