@@ -267,8 +267,13 @@ def ablation(folder: Path) -> str:
     return _sweep(folder, "ablation")
 
 
+def ablation_backbones(folder: Path) -> str:
+    """Encoder and attention with other backbones, on real pairs."""
+    return _sweep(folder, "ablation-backbones")
+
+
 def ablation_phantom(folder: Path) -> str:
-    """The same on drawn lesions."""
+    """What each part of the method gives, on drawn lesions."""
     return _sweep(folder, "ablation-phantom")
 
 
@@ -288,7 +293,7 @@ def _read_sweep(path: Path) -> SweepResult | None:
 
 def pictures(folder: Path) -> dict[Path, str]:
     """The plots beside the results of sweeps: file -> what stands in it."""
-    found = {name: _read_sweep(folder / f"{name}.json") for name in ("ablation", "ablation-phantom")}
+    found = {name: _read_sweep(folder / f"{name}.json") for name in SWEEPS}
     return {folder / f"{name}.svg": forest(one) for name, one in found.items() if one is not None}
 
 
@@ -306,6 +311,7 @@ def training(folder: Path) -> str:
     return str(table(folder))
 
 
+SWEEPS = ("ablation", "ablation-backbones", "ablation-phantom")  # those with a table and a plot
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
     "milk10k-latency": milk10k_latency,
@@ -318,6 +324,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "embedded-runtime": embedded,
     "training-step": training,
     "ablation": ablation,
+    "ablation-backbones": ablation_backbones,
     "ablation-phantom": ablation_phantom,
 }
 

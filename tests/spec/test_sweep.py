@@ -86,7 +86,7 @@ def test_a_part_of_a_sweep():
 
 
 def test_sweeps_lie_among_the_suites_and_neither_is_taken_for_the_other():
-    assert {"ablation", "ablation-phantom"} <= set(catalog.sweep_names())
+    assert {"ablation", "ablation-backbones", "ablation-phantom"} <= set(catalog.sweep_names())
     assert not set(catalog.sweep_names()) & set(catalog.suite_names())
     with pytest.raises(EdgeskinError, match="unknown suite: got 'ablation'"):
         catalog.suite("ablation")
