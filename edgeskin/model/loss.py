@@ -14,8 +14,9 @@ class BiasedLoss(nn.Module):
     L = L_dermoscopic + a * L_clinical, + b * L_fused where the network has a fused head. a = 1 treats both alike.
 
     Logit adjustment (Menon et al., arXiv 2007.07314): tau * log(prior of the class) is added to the logits in
-    training only, so that rare classes are not drowned. Class weights do the same by counting rare lesions more. Labels
-    of -1 (unlabelled) do not count.
+    training only, so that rare classes are not drowned. Class weights do the same by counting rare lesions more: a
+    lesion's loss is multiplied by the weight of its true class, and the mean is over lesions, not over weights, so that
+    a lesion counts the same in every batch. Labels of -1 (unlabelled) do not count.
     """
 
     priors: Tensor
@@ -37,18 +38,21 @@ class BiasedLoss(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def branch(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of one branch: logits [N, schema.logits], labels int64 [N, tasks]; a scalar."""
+        """Loss of one branch: logits [N, schema.logits], labels int64 [N, tasks]; a scalar.
+
+        Label smoothing comes first, the weight of the true class after it. torch's own `weight` would weigh each
+        smoothed class by itself, and divide by the sum of the weights in the batch, which undoes their scale.
+        """
         adjusted = logits.float() + self.priors
         total = adjusted.new_zeros(())
         for index, part in enumerate(self.slices):
             known = labels[:, index] >= 0
             if bool(known.any()):
-                total = total + functional.cross_entropy(
-                    adjusted[known, part],
-                    labels[known, index],
-                    weight=self.class_weights[part],
-                    label_smoothing=self.smoothing,
+                truth = labels[known, index]
+                each = functional.cross_entropy(
+                    adjusted[known, part], truth, reduction="none", label_smoothing=self.smoothing
                 )
+                total = total + (self.class_weights[part][truth] * each).mean()
         return total
 
     def forward(self, logits: Tensor, labels: Tensor, clinical: int, rows: Tensor | None) -> Tensor:

@@ -68,7 +68,8 @@ class TrainSpec(Spec):
     modality_dropout: float = Field(default=0.15, ge=0, lt=1)  # share of pairs that lose their clinical image
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     logit_adjustment: float = Field(default=0.5, ge=0)  # tau: adds tau * log(prior) to the training logits
-    # Weight of a class in the loss: 1 / n or 1 / sqrt(n) of its n training lesions, 1 on average over the lesions.
+    # Factor on the loss of each lesion of a class: 1 / n or 1 / sqrt(n) of its n training lesions, scaled so that it is
+    # 1 on average over all of them. With "inverse" every class has the same share of the gradient.
     class_weighting: Literal["none", "sqrt", "inverse"] = "none"
     teacher: str = ""  # run of a trained network of the same schema whose answers this one also learns from
     distillation: float = Field(default=0.5, ge=0, le=1)  # share of the teacher's part in the loss, if there is one

@@ -146,11 +146,52 @@ def test_class_weights_by_hand(kind, rare):
     assert (9 * weights[0] + weights[1]) / 10 == pytest.approx(1)
 
 
-def test_class_weights_change_what_a_batch_costs():
-    """A nevus at p = 3/4 and a melanoma at p = 1/4, the melanoma counted 9 times: (ln 4/3 + 9 ln 4) / 10."""
-    logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
-    loss = loss_of({"DIAG": [9, 1]}, class_weighting="inverse").branch(logits, torch.tensor([[0], [1]]))
-    assert loss.item() == pytest.approx((math.log(4 / 3) + 9 * math.log(4)) / 10)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_multiply_what_a_lesion_costs(smoothing):
+    """A nevus at p = 3/4, counted 5/9, a melanoma at p = 1/4, counted 5; smoothing moves half to each class."""
+    logits, truth = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]]), torch.tensor([[0], [1]])
+    loss = loss_of({"DIAG": [9, 1]}, smoothing=smoothing, class_weighting="inverse").branch(logits, truth)
+    sure, unsure = math.log(4 / 3), math.log(4)
+    moved = (sure + unsure) / 2
+    nevus, melanoma = ((1 - smoothing) * one + smoothing * moved for one in (sure, unsure))
+    assert loss.item() == pytest.approx((5 / 9 * nevus + 5 * melanoma) / 2)
+
+
+def test_class_weights_of_one_leave_the_loss_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(32, 2, generator=generator), torch.randint(0, 2, (32, 1), generator=generator)
+    loss = loss_of(smoothing=0.05).branch(logits, labels)
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 0], label_smoothing=0.05)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 20, 100])
+def test_classes_share_the_gradient_alike_whatever_the_batch(batch):
+    """5 classes of 40, 24, 16, 12 and 8 lesions, inverse weights: 20 % for each, over batches of any size."""
+    schema, counts = catalog.schema("milk10k5"), [40, 24, 16, 12, 8]
+    loss = loss_of({schema.tasks[0].name: counts}, schema=schema, class_weighting="inverse")
+    truth = torch.repeat_interleave(torch.arange(5), torch.tensor(counts))
+    truth = truth[torch.randperm(100, generator=torch.Generator().manual_seed(1))]
+    logits = torch.zeros(100, 5, requires_grad=True)
+    parts = zip(logits.split(batch), truth[:, None].split(batch), strict=True)
+    sum(loss.branch(*part) * batch / 100 for part in parts).backward()
+    own = logits.grad[range(100), truth].abs()
+    share = torch.stack([own[truth == one].sum() for one in range(5)]) / own.sum()
+    assert share.tolist() == pytest.approx([0.2] * 5)
+
+
+def test_weighted_batches_accumulate_to_one_large_batch():
+    """4 lesions at once, or the mean of 2 and 2: the same gradient, where one half holds all of the rare class."""
+    loss = loss_of({"DIAG": [9, 1]}, smoothing=0.05, tau=0.5, class_weighting="inverse")
+    start, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(2)), torch.tensor([[0], [0], [0], [1]])
+
+    def gradient(size):
+        logits = start.clone().requires_grad_()
+        parts = list(zip(logits.split(size), labels.split(size), strict=True))
+        (sum(loss.branch(*part) for part in parts) / len(parts)).backward()
+        return logits.grad
+
+    torch.testing.assert_close(gradient(2), gradient(4))
 
 
 def test_following_another_network_by_hand():

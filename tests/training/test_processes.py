@@ -153,6 +153,7 @@ start_size = 32
 workers = 0
 threads = 1
 modality_dropout = 0
+class_weighting = "inverse"
 accelerator = "cpu"
 """
 

@@ -69,32 +69,41 @@ def test_a_network_of_clinical_images_trains_on_pairs_that_have_one(request_of, 
 
 @pytest.mark.parametrize("weighting", ["sqrt", "inverse"])
 def test_class_weights_reach_the_loss(request_of, tmp_path, monkeypatch, weighting):
-    """Of the training role's own counts: a class's weight times its lesions^power is the same for all of a task."""
-    seen, forward = [], BiasedLoss.forward
+    """1 / lesions^power of the training role's own counts, 1 on average over them; a lesion costs that of its class."""
+    seen, branch = [], BiasedLoss.branch
 
-    def watched(self, *given):
-        seen.append(self.class_weights.clone())
-        return forward(self, *given)
+    def watched(self, logits, labels):
+        found = branch(self, logits, labels)
+        seen.append((logits.detach(), labels, found.item()))
+        return found
 
-    monkeypatch.setattr(BiasedLoss, "forward", watched)
+    monkeypatch.setattr(BiasedLoss, "branch", watched)
     request = request_of(epochs=1, class_weighting=weighting)
     run(request, tmp_path)
-    counts = stage.class_counts(label_array(request.roles["train"], request.pairset.schema), request.pairset.schema)
-    for task, part in request.pairset.schema.slices().items():
-        tally = np.maximum(counts[task], 1)
-        product = seen[0][part].numpy() * tally ** {"sqrt": 0.5, "inverse": 1.0}[weighting]
-        np.testing.assert_allclose(product, product[0], rtol=1e-5)
-        assert (seen[0][part].numpy() * tally).sum() == pytest.approx(tally.sum(), rel=1e-5)
+    schema, expected = request.pairset.schema, 0.0
+    counts = stage.class_counts(label_array(request.roles["train"], schema), schema)
+    logits, labels, loss = seen[0]
+    for index, (task, part) in enumerate(schema.slices().items()):
+        tally = torch.tensor(counts[task]).clamp(min=1).double()
+        raw = tally ** {"sqrt": -0.5, "inverse": -1.0}[weighting]
+        weights = raw * tally.sum() / (raw * tally).sum()
+        adjusted = logits[:, part] + request.spec.logit_adjustment * torch.log(tally / tally.sum())
+        smooth = torch.full_like(adjusted, request.spec.label_smoothing / len(tally))
+        smooth.scatter_add_(1, labels[:, [index]], torch.full_like(smooth, 1 - request.spec.label_smoothing))
+        costs = -(smooth * torch.log_softmax(adjusted, 1)).sum(1)
+        expected += float((weights[labels[:, index]] * costs).mean())
+    assert len(set(labels[:, 0].tolist())) > 1
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_accumulated_batches_step_as_one_large_batch(request_of, tmp_path, monkeypatch):
     """6 pairs at once, 2 x 3 or 3 x 2: the same steps, rates and answers, where no batch norm sees a batch alone.
 
-    All pairs have both images: else a mean of the means of batches is not the mean of all.
+    All pairs have both images: else a mean of the means of batches is not the mean of all. Classes may have weights.
     """
-    request = request_of(
-        "test_convnext", network={"dropout": 0, "drop_path": 0}, modality_dropout=0, ema_decay=0.9, epochs=3
-    )
+    plain = {"dropout": 0, "drop_path": 0}
+    more = {"modality_dropout": 0, "ema_decay": 0.9, "epochs": 3, "class_weighting": "inverse"}
+    request = request_of("test_convnext", network=plain, **more)
     whole = tuple(pair for pair in request.roles["train"] if pair.clinical is not None)
     request.roles = Roles({**request.roles.pairs, "train": whole})
     assert len(whole) // 6 == 2
