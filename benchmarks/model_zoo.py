@@ -269,35 +269,45 @@ def preprocess(name: str, size: int) -> Preprocess:
     return Preprocess(height=size, width=size, mean=tuple(known.mean), std=tuple(known.std))
 
 
+def header() -> TriedBackbones:
+    """What would stand over rows that are measured here and now; no row."""
+    return TriedBackbones(
+        command="python benchmarks/model_zoo.py",
+        note=NOTE,
+        calibration_pairs=CALIBRATION,
+        scored_pairs=SCORED,
+        noise_grey_levels=NOISE,
+        machine=provenance.machine(),
+        processor=provenance.processor(),
+        versions=provenance.versions(),
+        backbones=(),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=BACKBONES, nargs="*", help="do these again; default: those not done yet")
     parser.add_argument("--work", type=Path, default=Path("model-zoo-work"), help="folder for what is built")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    versions = provenance.versions()
+    over = header()
     kept: dict[str, Tried] = {}
     if given.out.is_file():
         before = TriedBackbones.parse(json.loads(given.out.read_text(encoding="utf-8")), str(given.out))
-        if before.versions != versions and not given.backbone:
-            out.note("other versions than last time: all are done again")
-        else:
+        changed = [name for name, value in over if name != "backbones" and getattr(before, name) != value]
+        if not changed:
             kept = {one.name: one for one in before.backbones}
+        elif given.backbone:
+            cure = "all again without --backbone, or --out FILE"
+            refused = EdgeskinError("the other rows were made otherwise", got=f"other {', '.join(changed)}", fix=cure)
+            raise SystemExit(refused.line())
+        else:
+            out.note(f"other {', '.join(changed)} than last time: all are done again")
     for name in given.backbone or [name for name in BACKBONES if name not in kept]:
         kept[name] = measure(name, *BACKBONES[name], given.work / name)
         shutil.rmtree(given.work / name, ignore_errors=True)
-        result = TriedBackbones(
-            command="python benchmarks/model_zoo.py",
-            note=NOTE,
-            calibration_pairs=CALIBRATION,
-            scored_pairs=SCORED,
-            noise_grey_levels=NOISE,
-            machine=provenance.machine(),
-            processor=provenance.processor(),
-            versions=versions,
-            backbones=tuple(kept[one] for one in BACKBONES if one in kept),
-        )
-        write_atomic(given.out, pretty_json(result.to_json()))
+        rows = tuple(kept[one] for one in BACKBONES if one in kept)
+        write_atomic(given.out, pretty_json(over.model_copy(update={"backbones": rows}).to_json()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from edgeskin.spec.backbones import TriedBackbones
+from edgeskin import catalog
+from edgeskin.spec.backbones import Tried, TriedBackbones
 from edgeskin.spec.manifest import MODES
 
 pytest.importorskip("timm", reason="needs the extra train")
@@ -52,10 +53,54 @@ def test_a_backbone_comes_through_and_is_not_done_again(
     assert out.stat().st_mtime_ns == before
 
 
+def stubbed(zoo: ModuleType, out: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """Call the script with a measurement that takes no time; the backbones that it measured."""
+    done: list[str] = []
+    row = catalog.backbones().backbones[0].to_json()
+
+    def measure(name: str, family: str, steps: int, _: Path) -> Tried:
+        done.append(name)
+        return Tried.parse({**row, "name": name, "family": family, "steps": steps}, name)
+
+    monkeypatch.setattr(zoo, "BACKBONES", {"resnet50": ("CNN", 4), "convnext_tiny": ("CNN", 4)})
+    monkeypatch.setattr(zoo, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["model_zoo.py", "--work", str(out.parent / "work"), "--out", str(out), *words])
+    zoo.main()
+    return done
+
+
+CHANGED = {
+    "versions": {"python": "2.7"},
+    "machine": "riscv64 Linux",
+    "processor": "another one",
+    "calibration_pairs": 5,
+    "scored_pairs": 3,
+    "noise_grey_levels": 1,
+    "note": "another training",
+}
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_rows_that_were_made_otherwise_are_not_kept(
+    field: str, zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "models.json"
+    assert stubbed(zoo, path, monkeypatch) == ["resnet50", "convnext_tiny"]
+    made = path.read_text()
+    assert stubbed(zoo, path, monkeypatch) == []
+    assert stubbed(zoo, path, monkeypatch, "--backbone", "resnet50") == ["resnet50"]
+    assert path.read_text() == made
+    other = json.dumps(json.loads(made) | {field: CHANGED[field]})
+    path.write_text(other)
+    with pytest.raises(SystemExit, match=f"the other rows were made otherwise: got 'other {field}'; fix: all again"):
+        stubbed(zoo, path, monkeypatch, "--backbone", "resnet50")
+    assert path.read_text() == other
+    assert stubbed(zoo, path, monkeypatch) == ["resnet50", "convnext_tiny"]
+    assert path.read_text() == made
+
+
 def test_a_network_that_no_engine_takes_is_a_row_with_its_reason(zoo: ModuleType, tmp_path: Path) -> None:
     """A file that is no graph: the build refuses it, and nothing is raised."""
-    from edgeskin import catalog
-
     graphs = {mode: tmp_path / f"{mode}.onnx" for mode in MODES}
     for path in graphs.values():
         path.write_bytes(b"not a graph")
