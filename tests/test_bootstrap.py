@@ -78,6 +78,30 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     assert 0.89 <= covered / 200 <= 0.99
 
 
+def test_rare_classes_that_leave_the_mean_cover_better_than_a_fixed_set_of_classes():
+    sizes = np.array([150, 60, 40, 30, 4, 4, 3, 3])
+    answered = 0.6 * np.eye(8) + 0.3 * np.ones((8, 1)) * sizes / sizes.sum() + 0.1 / 8
+    whole = answered * sizes[:, None] / sizes.sum()
+    figures = {"macro-F1": boot.macro_f1(whole[None])[0], "recall": boot.balanced_accuracy(whole[None])[0]}
+    rng = np.random.default_rng(3)
+    covered: dict[str, list[bool]] = {}
+    for _ in range(200):
+        sample = rng.multinomial(sizes.sum(), whole.ravel()).reshape(8, 8)
+        draws = rng.multinomial(sizes.sum(), sample.ravel() / sizes.sum(), 200).reshape(-1, 8, 8).astype(float)
+        rows = {"macro-F1": boot.macro_f1(draws), "recall": boot.balanced_accuracy(draws)}
+        hits = np.diagonal(draws, axis1=1, axis2=2)
+        for name, below in (("macro-F1", (draws.sum(1) + draws.sum(2)) / 2), ("recall", draws.sum(2))):
+            rows[f"{name}, fixed"] = (hits / np.maximum(below, 1e-9)).mean(1)
+        for name, row in rows.items():
+            low, high = np.quantile(row, [0.025, 0.975])
+            covered.setdefault(name, []).append(low <= figures[name.partition(",")[0]] <= high)
+    share = {name: float(np.mean(hits)) for name, hits in covered.items()}
+    assert share["recall"] >= 0.9
+    assert share["macro-F1"] >= 0.8
+    assert share["recall"] > share["recall, fixed"]
+    assert share["macro-F1"] > share["macro-F1, fixed"]
+
+
 def test_whole_groups_are_drawn_together():
     weights = boot.draws(np.array([0, 1, 0, 2]), 500)
     assert (weights[:, 0] == weights[:, 2]).all()
