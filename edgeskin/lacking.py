@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from edgeskin.spec.schema import Schema, Task
 
 Ints = NDArray[np.int64]
+_LEFT_OUT = "balanced accuracy leaves them out, macro-F1 those never answered"  # an answered one counts as 0
 
 
 def reservation(counts: NDArray[np.float64], task: Task, *, counts_answers: bool) -> str:
@@ -51,7 +52,7 @@ def undefined(labels: Ints, schema: Schema, role: str) -> tuple[str, ...]:
     ...     print(sentence)
     role control has no melanoma: its AUC and sensitivity are undefined
     role control has no lesion labelled for RS: its figures are undefined
-    role control has no lesion of DIAG BCC, MEL, SK: macro-F1 and balanced accuracy leave them out
+    role control has no lesion of DIAG BCC, MEL, SK: balanced accuracy leaves them out, macro-F1 those never answered
     """
     found: list[str] = []
     unlabelled, absent = [], []
@@ -67,7 +68,7 @@ def undefined(labels: Ints, schema: Schema, role: str) -> tuple[str, ...]:
     if unlabelled:
         found.append(f"role {role} has no lesion labelled for {', '.join(unlabelled)}: its figures are undefined")
     if absent:
-        found.append(f"role {role} has no lesion of {'; '.join(absent)}: macro-F1 and balanced accuracy leave them out")
+        found.append(f"role {role} has no lesion of {'; '.join(absent)}: {_LEFT_OUT}")
     return tuple(found)
 
 

@@ -50,8 +50,13 @@ def test_what_a_role_lacks_is_said_with_what_it_costs():
     without = labels[labels[:, 0] != melanoma]
     assert undefined(without, SPC, "test") == (
         "role test has no melanoma: its AUC and sensitivity are undefined",
-        "role test has no lesion of DIAG MEL: macro-F1 and balanced accuracy leave them out",
+        "role test has no lesion of DIAG MEL: balanced accuracy leaves them out, macro-F1 those never answered",
     )
+    truth = without[:, 0]
+    for answered, recall, f1 in ((truth, 1.0, 1.0), (np.array([melanoma, *truth[1:]]), 3 / 4, 3 / 5)):
+        matrix = boot.confusion(np.ones((1, 4)), truth, answered, 5)
+        assert boot.balanced_accuracy(matrix)[0] == recall  # of 4 classes
+        assert boot.macro_f1(matrix)[0] == f1  # of 4 classes, or of 5 where melanoma is answered
     only = np.array([[melanoma, *row[1:]] for row in labels])
     assert (
         undefined(only, SPC, "test")[0] == "role test has nothing but melanoma: its AUC and specificity are undefined"
