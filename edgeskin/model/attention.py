@@ -20,12 +20,13 @@ class Pairing:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens [N, T, dim] to tokens [N, T, dim], in plain matmuls that every target takes."""
+    """Multi-head attention of tokens [N, T, dim] to tokens [N, T, dim], in plain matmuls that every target takes.
+
+    `dim` is a multiple of `heads`: `NetworkSpec` sees to it.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"attention_dim {dim} is not a multiple of attention_heads {heads}")
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeskin import catalog
 from edgeskin.errors import EdgeskinError
 from edgeskin.model.network import PairNetwork, pyramid_of
-from edgeskin.model.weights import create_encoder, hub_of
+from edgeskin.model.weights import UnfitError, create_encoder, hub_of
 from edgeskin.quiet import quiet
 from edgeskin.spec.backbones import Backbone, Stage
 from edgeskin.spec.preprocess import Preprocess
@@ -32,22 +32,19 @@ def examine(name: str, size: int = 0) -> Backbone:
     (96, 0.569)
     """
     spec = NetworkSpec(backbone=name)
-    refused: Exception | None = None
+    refused: list[UnfitError] = []
     for device in ("meta", "cpu"):  # the first takes no memory; older versions of timm ask for values on the way
         for side in (size,) if size else (SIZE, 0):
             try:
                 with torch.device(device), quiet():
                     return _counted(spec, side or _own_size(name))
+            except UnfitError as error:
+                refused.append(error)
             except EdgeskinError:
                 raise
             except Exception as error:  # noqa: BLE001 - (of many kinds: whatever a thousand models raise)
-                refused = refused or error
-    first = next(iter(str(refused).strip().splitlines()), type(refused).__name__)
-    raise EdgeskinError(
-        f"{name} does not go into a pair network",
-        got=f"frames of {size or SIZE} px: {first[:160]}",
-        fix="try another --size, or choose a CNN or a hierarchical Transformer",
-    ) from refused
+                refused.append(UnfitError(name, side or _own_size(name), error))
+    raise refused[0]
 
 
 def count(network: PairNetwork, size: int, images: int) -> int:

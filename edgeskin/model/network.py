@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.model.attention import CrossAttention, Exchange, Pairing, SeparateExchange, Twin
+from edgeskin.model.weights import UnfitError
 from edgeskin.spec.preprocess import Preprocess
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import NetworkSpec
@@ -39,7 +40,7 @@ class PairNetwork(nn.Module):
             self.clinical = nn.Linear(features, schema.logits)
         if spec.modalities != "clinical":
             self.dermoscopic = nn.Linear(features, schema.logits)
-        if spec.fused_head and spec.modalities == "both":
+        if spec.fused_head:
             self.fused = nn.Linear(2 * features, schema.logits)
         # In grey levels, so that uint8 frames are normalised by one subtraction and one product.
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -132,8 +133,11 @@ def _feature_count(encoder: nn.Module, preprocess: Preprocess, stages: dict[str,
             raise _no_exchange(backbone, f"no module {name!r}") from None
         hooks.append(module.register_forward_hook(lambda _, __, given, name=name: maps.update({name: given})))
     encoder.eval()
-    with torch.no_grad():
-        features = encoder(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    try:
+        with torch.no_grad():
+            features = encoder(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    except Exception as error:  # (of many kinds: whatever a thousand models raise)
+        raise UnfitError(backbone, preprocess.height, error) from error
     encoder.train(training)
     for hook in hooks:
         hook.remove()

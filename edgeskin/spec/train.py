@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
@@ -35,7 +35,19 @@ class NetworkSpec(Spec):
     @property
     def pair_rows(self) -> int:
         """Rows of logits that a pair is given: clinical, dermoscopic, and a third one of a fused head."""
-        return 3 if self.fused_head and self.modalities == "both" else 2
+        return 3 if self.fused_head else 2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "NetworkSpec":
+        if self.fused_head and self.modalities != "both":
+            raise ValueError(f"a fused head looks at both images, modalities are {self.modalities!r}")
+        # A width by reduction is rounded to what the heads need; without stages there is no attention.
+        free = self.attention_reduction is not None or not self.attention_stages
+        if not free and self.attention_dim % self.attention_heads:
+            raise ValueError(
+                f"attention_dim {self.attention_dim} is not a multiple of attention_heads {self.attention_heads}"
+            )
+        return self
 
 
 class DataSpec(Spec):

@@ -76,6 +76,14 @@ def test_a_backbone_whose_stages_give_no_map_is_refused(build):
         build("levit_128s", side=224)
 
 
+@pytest.mark.parametrize("backbone", ["test_coatnet", "twins_svt_small"])  # when it is tried, and when it is made
+def test_a_size_that_a_backbone_cannot_take_is_refused(build, backbone):
+    with torch.device("meta"), pytest.raises(EdgeskinError) as error:
+        build(backbone, side=50)
+    assert f"{backbone} does not go into a pair network: got 'frames of 50 px: " in str(error.value)
+    assert "fix: try another --size" in str(error.value)
+
+
 def test_an_encoder_without_pooled_features_is_refused():
     encoder = torch.nn.Conv2d(3, 4, 3)
     preprocess = Preprocess(height=32, width=32, mean=(0.5,) * 3, std=(0.5,) * 3)
