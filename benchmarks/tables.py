@@ -280,7 +280,9 @@ def ablation_phantom(folder: Path) -> str:
 def _sweep(folder: Path, name: str) -> str:
     found = _read_sweep(folder / f"{name}.json")
     if found is None:
-        return f"Not measured yet: `edgeskin sweep {name} --results` writes the result.\n"
+        root = "data/phantom" if name.endswith("phantom") else "data/milk10k"
+        told = f"edgeskin sweep {name} --root {root} --out runs/{name} --results benchmarks/results/{name}.json"
+        return f"Not measured yet: `{told}` writes the result.\n"
     if found.phantom and not name.endswith("phantom"):
         raise EdgeskinError("a result on drawn images among those on real lesions", got=f"{name}.json", fix="remove it")
     picture = f"![{found.suite.title}: figures and differences with their intervals](results/{name}.svg)\n"

@@ -49,8 +49,11 @@ def sweep(
     out.result(found.to_json())
     out.table(found.suite.title or found.suite.name, shown.brief_columns(found), shown.brief_rows(found))
     if found.answers:
-        out.table("claims", ("claim", "verdict", "difference"), shown.brief_answers(found), words=True)
+        titles = ("claim", "verdict", "seeds", "difference, with the seeds")
+        out.table("claims", titles, shown.brief_answers(found), words=True)
     if failed := shown.failures(found):
         out.table("runs without a result", ("variant", "seed", "why"), failed, words=True)
+    for told in shown.gaps(found):
+        out.line(told)
     out.line(shown.conditions(found))
     out.line(f"{folder}/{RESULT} holds every figure, {table.name} beside it the tables, {plot.name} the plot")

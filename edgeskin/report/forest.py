@@ -14,19 +14,19 @@ _LABEL, _PANELS, _GAP, _RIGHT = 366, (382, 968), 26, 852
 _PANEL_METRICS = 2
 _LETTERS = 58  # of a label in a line
 _LEGEND = (
-    "Dots: means over the seeds with their 95 % intervals over lesions. Rings: single seeds. "
-    "Dashed: the first variant, or no difference. Dotted: the bound of a claim."
+    "Dots: means over the seeds with their 95 % intervals over lesions; thin: with the seeds. Rings: seeds. "
+    "Dashed: the first variant, or no difference. Dotted: a claim's bound."
 )
 _STYLE = """
 text{font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:#1f2328}
 .head{font-weight:600;font-size:13.5px}.group{fill:#656d76;font-size:11.5px}.tick{fill:#656d76;font-size:11px}
 .grid{stroke:#d8dee4}.axis{stroke:#8c959f}.zero{stroke:#656d76;stroke-dasharray:4 3}
 .bound{stroke:#bf5b04;stroke-dasharray:2 3}
-.span{stroke:#0b62c4;stroke-width:2.2}.dot{fill:#0b62c4}.seed{fill:none;stroke:#0b62c4;stroke-opacity:.65}
+.span{stroke:#0b62c4;stroke-width:2.6}.wide{stroke:#0b62c4}.dot{fill:#0b62c4}.seed{fill:none;stroke:#0b62c4;stroke-opacity:.65}
 .holds{fill:#116329}.fails{fill:#a40e26}.page{fill:#fff}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.group,.tick{fill:#9198a1}.grid{stroke:#30363d}.axis,.zero{stroke:#7d8590}.bound{stroke:#e8963a}
-.span,.seed{stroke:#58a6ff}.dot{fill:#58a6ff}.holds{fill:#57ab5a}.fails{fill:#ff7b72}
+.span,.wide,.seed{stroke:#58a6ff}.dot{fill:#58a6ff}.holds{fill:#57ab5a}.fails{fill:#ff7b72}
 .page{fill:#0d1117}}
 """
 
@@ -100,7 +100,8 @@ def _answers(result: SweepResult, parts: list[str], top: int) -> int:
                 parts.append(line(axis(one.at_least), y + 3, axis(one.at_least), y + height - 3, "bound"))
             parts += _dot(axis, figure, middle)
         style = {"holds": "holds", "does not hold": "fails"}.get(one.verdict or "", "group")
-        parts.append(text(_RIGHT, middle + 4, (one.verdict or "no verdict").removesuffix(" at this size"), style))
+        verdict = one.verdict or ("one seed: no verdict" if len(one.seeds) == 1 else "no verdict")
+        parts.append(text(_RIGHT, middle + 4, verdict.removesuffix(" at this size"), style))
         y += height
     return bottom + 20
 
@@ -109,8 +110,8 @@ def _axis(figures: Sequence[Figure], start: float, end: float, *, zero: bool = F
     """An axis that holds all intervals and every seed."""
     values = [0.0] if zero else []
     for one in figures:
-        found = one.estimate
-        values += [value for value in (found.low, found.value, found.high, *one.seeds.values()) if value is not None]
+        shown = (one.estimate.low, one.estimate.value, one.estimate.high, *one.seeds.values(), *(one.with_seeds or ()))
+        values += [value for value in shown if value is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     spare = (high - low) * 0.04 or 0.01
     return Axis(low - spare, high + spare, start, end)
@@ -126,11 +127,13 @@ def _grid(axis: Axis, top: float, bottom: float) -> list[str]:
 
 
 def _dot(axis: Axis, found: Figure, y: float) -> list[str]:
-    """The mean with its interval, each seed as a small ring."""
+    """The mean with its two intervals, each seed as a small ring."""
     value, low, high = found.estimate.value, found.estimate.low, found.estimate.high
     if value is None:
         return []
     parts = [f'<circle cx="{axis(one)}" cy="{y}" r="2.6" class="seed"/>' for one in found.seeds.values()]
+    if found.with_seeds:
+        parts.append(line(axis(found.with_seeds[0]), y, axis(found.with_seeds[1]), y, "wide"))
     if low is not None and high is not None:
         parts.append(line(axis(low), y, axis(high), y, "span"))
     return [*parts, f'<circle cx="{axis(value)}" cy="{y}" r="4.4" class="dot"/>']

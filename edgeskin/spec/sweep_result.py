@@ -18,6 +18,12 @@ class Figure(Spec):
     estimate: Estimate
     seeds: dict[int, float]  # seed -> the same figure of its run alone
     spread: float | None  # standard deviation over the seeds (n - 1); null below two
+    with_seeds: tuple[float, float] | None  # 95 % interval over lesions and seeds; null below two
+
+    @property
+    def resolvable(self) -> float | None:
+        """Half the width of the interval with the seeds: how far a mean must lie from a bound, about, to be told."""
+        return None if self.with_seeds is None else (self.with_seeds[1] - self.with_seeds[0]) / 2
 
 
 class ReadingResult(Spec):
@@ -56,7 +62,8 @@ class Answer(Spec):
     differences: dict[Metric, Figure]
     parameters_ratio: float | None  # of a to b
     macs_ratio: float | None
-    verdict: Verdict | None
+    resolvable: float | None  # half the width of the interval by which it is judged; null below two seeds
+    verdict: Verdict | None  # null: one common seed, or none, or nothing to judge
     reason: str = ""  # why there is no verdict, or what keeps it open
 
 

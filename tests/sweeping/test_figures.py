@@ -9,7 +9,7 @@ import pytest
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.result import Estimate
 from edgeskin.spec.sweep_result import Figure
-from edgeskin.sweeping.figures import METHOD, Judge, decide_on, metric_titles, probabilities
+from edgeskin.sweeping.figures import METHOD, Judge, decide_on, metric_titles, probabilities, widened
 
 
 def softmax(logits, temperature=1.0):
@@ -73,6 +73,9 @@ def test_the_interval_is_that_of_the_mean_over_seeds(schema, suite_of, answers_o
     own = [by_hand(given, "pair", np.arange(60))["macro_f1"] for given in found.values()]
     assert list(figure.seeds.values()) == pytest.approx(own)
     assert figure.spread == pytest.approx(np.std(own, ddof=1))
+    wide = widened(means[0], *np.quantile(means[1:], [0.025, 0.975]), np.std(own, ddof=1), 2)
+    assert figure.with_seeds == pytest.approx(wide)
+    assert figure.resolvable == pytest.approx((wide[1] - wide[0]) / 2)
     assert "draw" in METHOD
 
 
@@ -111,24 +114,53 @@ def test_only_seeds_of_both_sides_are_compared(schema, suite_of, answers_of):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "seeds", "at_least", "verdict", "words"),
+    ("wide", "at_least", "verdict", "words"),
     [
-        (0.01, 0.05, (0.02, 0.04), 0.0, "holds", ""),
-        (0.01, 0.05, (-0.01, 0.07), 0.0, "undecided at this size", "1 of 2 seeds"),
-        (-0.02, 0.05, (0.02, 0.04), 0.0, "undecided at this size", "interval holds the bound +0.000"),
-        (-0.009, 0.05, (0.02, 0.04), -0.01, "holds", ""),
-        (-0.05, -0.01, (-0.02, -0.04), 0.0, "does not hold", ""),
-        (-0.05, -0.01, (-0.06, 0.01), 0.0, "undecided at this size", "1 of 2 seeds"),
-        (-0.05, -0.02, (-0.03, -0.04), -0.01, "does not hold", ""),
+        ((0.01, 0.05), 0.0, "holds", ""),
+        ((-0.02, 0.05), 0.0, "undecided at this size", "the interval with the seeds holds the bound +0.000"),
+        ((-0.009, 0.05), -0.01, "holds", ""),
+        ((-0.05, -0.01), 0.0, "does not hold", ""),
+        ((-0.05, -0.01), -0.01, "undecided at this size", "holds the bound -0.010"),
+        ((-0.05, -0.02), -0.01, "does not hold", ""),
+        (None, 0.0, None, "one common seed"),
     ],
 )
-def test_verdicts(low, high, seeds, at_least, verdict, words):
-    value = sum(seeds) / 2
-    figure = Figure(estimate=Estimate(value=value, low=low, high=high), seeds=dict(enumerate(seeds)), spread=0.0)
+def test_verdicts(wide, at_least, verdict, words):
+    """By the interval with the seeds, never by the one over lesions, which is all above the bounds here."""
+    seeds = {0: 0.02, 1: 0.04} if wide else {0: 0.03}
+    figure = Figure(estimate=Estimate(value=0.03, low=0.02, high=0.04), seeds=seeds, spread=None, with_seeds=wide)
     told, reason = decide_on(figure, at_least)
     assert told == verdict
     assert words in reason
     assert bool(words) == bool(reason)
+
+
+def test_one_common_seed_gives_a_difference_and_no_verdict(schema, suite_of, answers_of):
+    suite = suite_of(comparison=[{"question": "?", "a": "base", "b": "other"}])
+    runs = {"base": {0: answers_of(3.0, 0), 1: answers_of(3.0, 1)}, "other": {1: answers_of(0.1, 1)}}
+    found = Judge(suite, schema, runs["base"][0]).answer(suite.comparison[0], runs)
+    assert found.differences["macro_f1"].estimate.low > 0.3
+    assert (found.verdict, found.reason, found.resolvable) == (None, "one common seed", None)
+
+
+def test_an_interval_with_seeds_misses_about_as_often_as_it_says():
+    """Sweeps of three seeds whose networks are equal: how often a claim of a difference holds."""
+    rng, lesions, own, sweeps = np.random.default_rng(3), 0.01, 0.02, 3000
+    held = held_by_lesions = 0
+    for seeds in rng.normal(0, lesions, (sweeps, 1)) + rng.normal(0, own, (sweeps, 3)):
+        value, arm = seeds.mean(), 1.96 * lesions
+        held += widened(value, value - arm, value + arm, seeds.std(ddof=1), 3)[0] > 0
+        held_by_lesions += value > arm and (seeds > 0).all()
+    assert 0.015 < held / sweeps < 0.045
+    assert held_by_lesions / sweeps > 0.06
+
+
+def test_the_wider_interval_is_that_of_students_t_without_lesions_and_the_old_one_without_spread():
+    from scipy.stats import t
+
+    low, high = widened(0.5, 0.5, 0.5, spread=0.1, seeds=3)
+    assert (low, high) == pytest.approx(t.interval(0.95, 2, loc=0.5, scale=0.1 / np.sqrt(3)))
+    assert widened(0.5, 0.4, 0.7, spread=1e-6, seeds=3) == pytest.approx((0.4, 0.7), abs=1e-4)
 
 
 def test_what_is_undefined_says_so_and_gives_no_verdict(schema, suite_of, answers_of):
