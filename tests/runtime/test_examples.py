@@ -365,6 +365,35 @@ def test_a_library_of_another_abi_is_refused(binding: ModuleType, tmp_path: Path
         binding.load_library(library)
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("", "of fewer bytes; possible: "), ("size_t es_result_size(void) { return 8; }", "of 8 bytes; ")],
+)
+def test_a_library_from_before_the_fused_head_is_refused(
+    size: str, said: str, binding: ModuleType, tmp_path: Path
+) -> None:
+    source, library = tmp_path / "older.c", tmp_path / "libolder.so"
+    source.write_text(f"#include <stddef.h>\nunsigned es_abi_version(void) {{ return 1; }}\n{size}\n")
+    assert run("cc", "-shared", "-fPIC", source, "-o", library).returncode == 0
+    with pytest.raises(OSError, match=rf"an older libedgeskin; got: es_result {said}.*; fix: "):
+        binding.load_library(library)
+
+
+@pytest.mark.parametrize("name", ["classify", "camera", "update"])
+def test_a_program_refuses_an_older_library_before_it_opens_a_bundle(
+    name: str, runtime_build: Path, tiny_openvino: Path, tmp_path: Path
+) -> None:
+    source, older = tmp_path / "older.c", tmp_path / "libolder.so"
+    source.write_text("#include <edgeskin.h>\nsize_t es_result_size(void) { return offsetof(es_result, fused); }\n")
+    done = run("cc", "-std=c99", "-I", SOURCE / "include", "-shared", "-fPIC", source, "-o", older)
+    assert done.returncode == 0, done.stderr
+    words = {"classify": [tiny_openvino], "camera": [tiny_openvino, "--file", "no"], "update": ["serve", tmp_path]}
+    done = run(runtime_build / name, *words[name], LD_PRELOAD=str(older))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: another libedgeskin")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("pillow", [True, False])
 def test_the_program_in_python(
     pillow: bool,

@@ -42,7 +42,7 @@ def place(tmp_path: Path, runtime_build: Path, tiny_openvino: Path) -> Path:
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "milk-ov").symlink_to(tiny_openvino)
     (tmp_path / "NEW_BUNDLE").symlink_to(tiny_openvino)
-    (tmp_path / "mine.c").write_text("#include <edgeskin.h>\nint main(void) { return es_abi_version() != 1; }\n")
+    (tmp_path / "mine.c").write_text("#include <edgeskin.h>\nint main(void) { return !ES_LIBRARY_FITS(); }\n")
     rng = np.random.default_rng(4)
     y, x = np.mgrid[-360:360, -640:640]
     for name, radius in (("dermoscopic", 280), ("clinical", 120)):

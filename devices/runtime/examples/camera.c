@@ -60,7 +60,7 @@ static void catch_signals(void) {
 typedef struct arguments {
     const char *bundle, *backend_path, *key;
     frames dermoscopic, clinical; /* path NULL: no clinical camera */
-    long count, deadline_ms; /* 0: without end, without deadline */
+    long count, deadline_ms;      /* 0: without end, without deadline */
 } arguments;
 
 static const char *from_environment(const char *name) {
@@ -233,6 +233,12 @@ int main(int argc, char **argv) {
     int code;
     if (!parse(argc, argv, &given)) {
         fputs(usage, stderr);
+        return REFUSED;
+    }
+    if (!ES_LIBRARY_FITS()) {
+        fprintf(stderr,
+                "camera: another libedgeskin, %s; fix: install the one of the header this was compiled against\n",
+                es_version());
         return REFUSED;
     }
     catch_signals();

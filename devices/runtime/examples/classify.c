@@ -323,9 +323,12 @@ int main(int argc, char **argv) {
         fputs(usage, stderr);
         return FAILED;
     }
-    if (es_abi_version() != ES_ABI_VERSION) {
-        fprintf(stderr, "classify: another libedgeskin; got: ABI %u; possible: %u; fix: compile against its header\n",
-                (unsigned)es_abi_version(), (unsigned)ES_ABI_VERSION);
+    if (!ES_LIBRARY_FITS()) {
+        fprintf(stderr,
+                "classify: another libedgeskin; got: %s, ABI %u, es_result of %u bytes; possible: ABI %u, %u or ",
+                es_version(), (unsigned)es_abi_version(), (unsigned)es_result_size(), (unsigned)ES_ABI_VERSION,
+                (unsigned)sizeof(es_result));
+        fputs("more; fix: install the one of the header that this was compiled against\n", stderr);
         return FAILED;
     }
     ES_INIT(options);

@@ -89,12 +89,7 @@ class CModelInfo(_Struct):
 class CSelftestReport(_Struct):
     """es_selftest_report"""
 
-    _fields_ = [
-        *_of(c_size_t, "size"),
-        *_of(c_int32, "cases failed"),
-        ("max_abs_error", c_double),
-        ("elapsed_us", c_int32),
-    ]
+    _fields_ = [("size", c_size_t), *_of(c_int32, "cases failed"), ("max_abs_error", c_double), ("elapsed_us", c_int32)]
 
 
 class CResult(_Struct):
@@ -139,7 +134,7 @@ class Image:
 
 
 def load_library(path: str | Path | None = None) -> ctypes.CDLL:
-    """libedgeskin with the types of its functions; OSError where it is not, or has another ABI than this file."""
+    """libedgeskin with the types of its functions; OSError where it is not, or is another than this file is for."""
     found = str(path) if path else ctypes.util.find_library("edgeskin")
     if not found:
         raise OSError("libedgeskin was not found; fix: pass its path, --library build/runtime/libedgeskin.so")
@@ -147,6 +142,13 @@ def load_library(path: str | Path | None = None) -> ctypes.CDLL:
     library.es_abi_version.restype = c_uint32
     if (got := library.es_abi_version()) != ABI_VERSION:
         raise OSError(f"another libedgeskin; got: ABI {got}; possible: {ABI_VERSION}; fix: take both from one release")
+    size, wanted = 0, ctypes.sizeof(CResult)
+    if hasattr(library, "es_result_size"):  # a library from before es_result.fused has none
+        library.es_result_size.restype = c_size_t
+        size = library.es_result_size()
+    if size < wanted:
+        told = f"got: es_result of {size or 'fewer'} bytes; possible: {wanted} or more"
+        raise OSError(f"an older libedgeskin; {told}; fix: take both from one release")
     for name in ("es_version", "es_strerror", "es_last_error", "es_quality_name", "es_supports"):
         getattr(library, name).restype = c_char_p
     library.es_strerror.argtypes = [ctypes.c_int]
@@ -259,13 +261,11 @@ class EdgeSkin:
 
     def _told(self, result: CResult) -> dict[str, Any]:
         views = {"dermoscopic": 1} if result.images == 1 else {"clinical": 0, "dermoscopic": 1}
-        flags = {view: result.quality[at] for view, at in views.items()}
+        flags = {v: [name for b, name in enumerate(QUALITY) if result.quality[at] >> b & 1] for v, at in views.items()}
         steps = ("prepare", "quality", "infer", "decide", "total")
         told: dict[str, Any] = {
             "assessable": bool(result.assessable),
-            "quality": {
-                view: [name for b, name in enumerate(QUALITY) if bits >> b & 1] for view, bits in flags.items()
-            },
+            "quality": flags,
             "timings_us": {step: getattr(result, f"{step}_us") for step in steps},
         }
         if not result.assessable:
@@ -323,17 +323,14 @@ def as_c(image: Any) -> tuple[CImage, object]:
         pixels = image.convert("RGB").tobytes()
         return CImage(format=RGB, width=image.width, height=image.height, pixels=_address(pixels)), pixels
     described = getattr(image, "__array_interface__", None)
-    if not described or described["typestr"] not in ("|u1", "<u1") or len(described["shape"]) != 3:
+    if not described or described["typestr"] not in ("|u1", "<u1") or described["shape"][2:] != (3,):
         raise ValueError("no image; possible: an array uint8 [H, W, 3], a PIL image, or Image(pixels, width, height)")
-    height, width, channels = described["shape"]
-    if channels != 3:
-        raise ValueError(f"an array of {channels} channels; possible: 3, RGB")
+    height, width, _ = described["shape"]
     strides = described.get("strides") or (3 * width, 3, 1)
     if strides[1:] != (3, 1) or not 0 <= strides[0] < 1 << 31:
         image, strides = image.copy(order="C"), (3 * width, 3, 1)
         described = image.__array_interface__
-    made = CImage(format=RGB, width=width, height=height, stride=strides[0], pixels=described["data"][0])
-    return made, image
+    return CImage(format=RGB, width=width, height=height, stride=strides[0], pixels=described["data"][0]), image
 
 
 def _address(data: bytes) -> int | None:
@@ -378,9 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
         width = max(image.width for image in images)
         options = dict(backend_path=given.backend_path, key=given.key, max_width=width)
         with EdgeSkin(given.bundle, given.library, **options) as skin:
-            tested = skin.selftest()
-            told = skin.classify(*images)
-            about = skin.info()
+            about, tested, told = skin.info(), skin.selftest(), skin.classify(*images)
     except (EdgeSkinError, OSError, ValueError) as error:
         print(f"classify.py: {error}", file=sys.stderr)
         return 2

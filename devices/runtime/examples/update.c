@@ -281,6 +281,12 @@ int main(int argc, char **argv) {
     es_options options;
     uint8_t key[32];
     int i, count = 0;
+    if (!ES_LIBRARY_FITS()) {
+        fprintf(stderr,
+                "update: another libedgeskin, %s; fix: install the one of the header this was compiled against\n",
+                es_version());
+        return FAILED;
+    }
     ES_INIT(options);
     options.backend_path = from_environment("EDGESKIN_BACKEND_PATH");
     for (i = 1; i < argc; ++i) {

@@ -191,6 +191,14 @@ typedef struct es_model es_model;
 /* ABI of the library in use; compare with ES_ABI_VERSION. */
 ES_API uint32_t es_abi_version(void);
 
+/* Bytes of es_result as the library in use knows it. Less than sizeof(es_result): the library is older than this
+ * header, and es_classify would refuse with ES_VERSION. A library from before es_result.fused lacks this function:
+ * linker and loader say so, dlsym gives NULL. */
+ES_API size_t es_result_size(void);
+
+/* 1: the library in use serves a program that was compiled against this header. Ask before es_open. */
+#define ES_LIBRARY_FITS() (es_abi_version() == ES_ABI_VERSION && es_result_size() >= sizeof(es_result))
+
 /* Version of the library, "0.1.0". Static. */
 ES_API const char *es_version(void);
 

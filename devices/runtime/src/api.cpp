@@ -124,6 +124,8 @@ es::Options read(const es_options *given) {
 
 uint32_t es_abi_version(void) { return ES_ABI_VERSION; }
 
+size_t es_result_size(void) { return sizeof(es_result); }
+
 const char *es_version(void) { return EDGESKIN_VERSION; }
 
 es_status es_open(const char *path, const es_options *options, es_model **model) {

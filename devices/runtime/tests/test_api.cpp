@@ -28,6 +28,7 @@ bool zero_but_size(const es_result &result) {
 
 TEST(Api, SaysWhatItIs) {
     EXPECT_EQ(es_abi_version(), ES_ABI_VERSION);
+    EXPECT_EQ(es_result_size(), sizeof(es_result));
     EXPECT_STREQ(es_version(), "0.1.0");
 }
 
