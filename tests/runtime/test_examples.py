@@ -150,6 +150,10 @@ def test_classify_answers_as_python_does(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     near(found, expected[mode])
+    assert list(found["branches"]) == list(expected[mode]["branches"])
+    for view, tasks in expected[mode]["branches"].items():
+        for task, classes in tasks.items():
+            assert found["branches"][view][task] == pytest.approx(classes, abs=1e-3)
     assert found["bundle"]["sha256"] == edgeskin.load(tiny_openvino).bundle.sha256
     assert found["selftest"]["cases"] == 4
     assert found["timings_us"]["total"] >= found["timings_us"]["infer"] > 0

@@ -197,9 +197,8 @@ static void print_text(const es_model_info *info, const es_selftest_report *test
     } else {
         printf("decision    not assessable\n");
     }
-    printf("timing      prepare %.2f, quality %.2f, infer %.2f, decide %.2f, total %.2f ms\n",
-           result->prepare_us / 1e3, result->quality_us / 1e3, result->infer_us / 1e3, result->decide_us / 1e3,
-           result->total_us / 1e3);
+    printf("timing      prepare %.2f, quality %.2f, infer %.2f, decide %.2f, total %.2f ms\n", result->prepare_us / 1e3,
+           result->quality_us / 1e3, result->infer_us / 1e3, result->decide_us / 1e3, result->total_us / 1e3);
 }
 
 /* A string of JSON. The library lets no control characters pass in names. */
@@ -225,8 +224,25 @@ static void print_flags(const char *name, uint32_t flags) {
     printf("]");
 }
 
-static void print_json(const es_model_info *info, const es_selftest_report *tested, const es_result *result) {
+/* Probabilities of every class, by task. */
+static void print_tasks(const char *name, const es_model_info *info, const double *values) {
     int task, at;
+    printf("\"%s\": {", name);
+    for (task = 0; task < info->task_count; ++task) {
+        if (task) printf(", ");
+        print_string(info->tasks[task]);
+        for (at = info->first[task]; at < info->first[task + 1]; ++at) {
+            printf(at == info->first[task] ? ": {" : ", ");
+            print_string(info->classes[at]);
+            printf(": %.17g", values[at]);
+        }
+        printf("}");
+    }
+    printf("}");
+}
+
+static void print_json(const es_model_info *info, const es_selftest_report *tested, const es_result *result) {
+    int task;
     printf("{\"bundle\": {\"name\": ");
     print_string(info->name);
     print_field("sha256", info->sha256);
@@ -254,16 +270,17 @@ static void print_json(const es_model_info *info, const es_selftest_report *test
                 printf(": ");
                 print_string(info->classes[info->first[task] + result->predicted[task]]);
             }
-            printf("}, \"probabilities\": {");
-            for (task = 0; task < info->task_count; ++task) {
-                if (task) printf(", ");
-                print_string(info->tasks[task]);
-                for (at = info->first[task]; at < info->first[task + 1]; ++at) {
-                    printf(at == info->first[task] ? ": {" : ", ");
-                    print_string(info->classes[at]);
-                    printf(": %.17g", result->probabilities[at]);
-                }
-                printf("}");
+            printf("}, ");
+            print_tasks("probabilities", info, result->probabilities);
+            printf(", \"branches\": {");
+            if (result->images == 2) {
+                print_tasks("clinical", info, result->clinical);
+                printf(", ");
+            }
+            print_tasks("dermoscopic", info, result->dermoscopic);
+            if (result->has_fused) {
+                printf(", ");
+                print_tasks("fused", info, result->fused);
             }
             printf("}, \"score\": ");
             if (result->has_score)
