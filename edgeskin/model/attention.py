@@ -88,6 +88,10 @@ class Exchange(nn.Module):
         self.pairing = pairing
         self.channels_last = channels_last  # features come as [N, H, W, C] instead of [N, C, H, W]
 
+    def added(self) -> list[nn.Parameter]:
+        """The exchange's own parameters: those of the stage may have a pretrained start, these have none."""
+        return [value for name, value in self.named_parameters() if not name.startswith("stage.")]
+
     def forward(self, x: Tensor) -> Tensor:
         """Features of all images of the batch -> the same with what each gathered from its partner."""
         x = self.stage(x)

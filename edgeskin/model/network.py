@@ -71,6 +71,17 @@ class PairNetwork(nn.Module):
             logits.append(self.fused(torch.cat([own, other if rows is None else other[rows]], dim=1)))
         return torch.cat(logits)
 
+    def fresh(self) -> list[nn.Parameter]:
+        """The parameters that pretrained weights do not start: of the classifiers and of the exchange.
+
+        By module, not by name: encoders too call parts of theirs `attention`, `down` or `gate`.
+        """
+        found = [value for name, value in self.named_parameters() if not name.startswith("encoder.")]
+        for part in self.encoder.modules():
+            if isinstance(part, Exchange):
+                found += part.added()
+        return list(dict.fromkeys(found))  # a shared attention is in several
+
 
 class FixedInput(nn.Module):
     """The network for one examination, as it is exported: 2 images (pair) or 1 (dermoscopic alone).

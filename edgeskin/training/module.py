@@ -134,11 +134,10 @@ class PairTrainer(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; no decay for biases and norms; a higher rate for what has no pretrained start."""
-        heads, fresh = ("clinical.", "dermoscopic.", "fused."), ("attention.", "down.", "up.", "gate")
+        fresh = {id(value) for value in self.network.fresh()}
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, value in self.network.named_parameters():
-            new = name.startswith(heads) or any(f".{part}" in f".{name}" for part in fresh)
-            groups.setdefault((new, value.ndim > 1), []).append(value)
+        for value in self.network.parameters():
+            groups.setdefault((id(value) in fresh, value.ndim > 1), []).append(value)
         rate = self.spec.learning_rate
         optimizer = torch.optim.AdamW(
             [
