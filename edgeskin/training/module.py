@@ -41,6 +41,8 @@ def stack(
 class PairTrainer(lightning.LightningModule):
     """Biased loss, AdamW with warm-up and cosine decay, metrics of the control role after each epoch."""
 
+    cure = "train with a lower --learning-rate into another --out"  # of numbers that are not finite
+
     def __init__(self, network: PairNetwork, loss: BiasedLoss, schema: Schema, spec: TrainSpec, steps: int) -> None:
         super().__init__()
         self.network, self.loss = network, loss
@@ -65,10 +67,11 @@ class PairTrainer(lightning.LightningModule):
         # Of all processes: one that ended alone would leave the others waiting for its gradients.
         if not self.trainer.strategy.reduce_boolean_decision(finite):
             value = "that of another process" if finite else loss.item()
+            kept = f"; the state after epoch {self.current_epoch} is kept" if self.current_epoch else ""
             raise EdgeskinError(
                 "the training loss is not finite",
-                got=f"{value} in epoch {self.current_epoch + 1}, batch {batch_index}",
-                fix="lower --learning-rate and run again; the last finished epoch is kept and resumed",
+                got=f"{value} in epoch {self.current_epoch + 1}, batch {batch_index + 1}{kept}",
+                fix=self.cure,
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss

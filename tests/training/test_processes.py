@@ -268,7 +268,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all(together, tmp_path):
     """Each says so itself: none waits for gradients of one that has gone."""
     done = together(tmp_path / "run", "--batch-pairs", "4", "--devices", "2", hurt="nan:1")
     assert done.returncode == 2, done.stderr
-    assert "edgeskin: the training loss is not finite: got 'that of another process in epoch 2, batch 1'" in done.stderr
-    assert "edgeskin, process 2: the training loss is not finite: got 'nan in epoch 2, batch 1'" in done.stderr
+    assert "edgeskin: the training loss is not finite: got 'that of another process in epoch 2, batch 2;" in done.stderr
+    assert "edgeskin, process 2: the training loss is not finite: got 'nan in epoch 2, batch 2;" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "last.ckpt").is_file()

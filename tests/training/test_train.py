@@ -245,9 +245,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(whole, requ
     monkeypatch.setattr(BiasedLoss, "forward", spoilt)
     batches = len(request_of().roles["train"]) // 6
     assert batches == 2  # so the fourth loss is of the second epoch's second batch
-    with pytest.raises(
-        EdgeskinError, match=r"loss is not finite: got 'nan in epoch 2, batch 1'.*lower --learning-rate"
-    ):
+    said = "loss is not finite: got 'nan in epoch 2, batch 2; the state after epoch 1 is kept'; fix: .* lower"
+    with pytest.raises(EdgeskinError, match=said):
         run(request_of(), tmp_path)
     assert (tmp_path / "last.ckpt").is_file()
     assert not (tmp_path / RECORD).exists()
@@ -268,9 +267,10 @@ def test_the_bar_is_closed_after_an_error(request_of, tmp_path, monkeypatch):
 
     monkeypatch.setattr(callbacks, "ShowProgress", Watched)
     monkeypatch.setattr(BiasedLoss, "forward", lambda *_: torch.tensor(float("inf"), requires_grad=True))
-    with pytest.raises(EdgeskinError, match="not finite"):
+    with pytest.raises(EdgeskinError, match=r"not finite: got 'inf in epoch 1, batch 1'; fix: .* lower"):
         run(request_of(), tmp_path)
     assert closed == [1]
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_a_backbone_of_one_size_trains_at_that_size(request_of, tmp_path):
