@@ -77,7 +77,9 @@ class TrainSpec(Spec):
     seed: int = 0
     clinical_weight: float = Field(default=0.5, ge=0, le=1)  # a of L = L_dermoscopic + a * L_clinical
     fused_weight: float = Field(default=1.0, ge=0)  # b of L + b * L_fused, where the network has a fused head
-    modality_dropout: float = Field(default=0.15, ge=0, lt=1)  # share of pairs that lose their clinical image
+    # Share of the pairs of a batch without their clinical image, in whole pairs: 0.15 are 2 of 16 and none of 2. Those
+    # that have none count towards it; the others are drawn.
+    modality_dropout: float = Field(default=0.15, ge=0, lt=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     logit_adjustment: float = Field(default=0.5, ge=0)  # tau: adds tau * log(prior) to the training logits
     # Factor on the loss of each lesion of a class: 1 / n or 1 / sqrt(n) of its n training lesions, scaled so that it is

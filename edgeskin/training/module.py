@@ -85,6 +85,8 @@ class PairTrainer(lightning.LightningModule):
         """Modality drop-out: the same share of every batch loses its clinical image; none where it is all there is.
 
         A fixed number, not a coin for each pair: on the CPU every new batch shape costs seconds of kernel generation.
+        The share is rounded to whole pairs of a batch: 0.15 are 2 of 16 and none of 2. Pairs that never had a clinical
+        image count towards it, so that a batch with enough of them loses no other.
         `place` is the number of the batch in the run, of all processes together: each draws its own.
         """
         rows = has_clinical.nonzero(as_tuple=True)[0].cpu()
