@@ -2,7 +2,8 @@
 
 "Before" sets every temperature to 1 and leaves the weights of the branches as they were chosen, so that the difference
 is that of the temperatures alone (Guo et al. 2017, arXiv 1706.04599). On the control role, where they were fitted, the
-gain flatters; on the test role `edgeskin verify` gives it with intervals, for FP32 and for what was quantised.
+gain flatters; on the test role `edgeskin verify` gives it for FP32 and for what was quantised. There the likelihood has
+an interval and the error none: see `compared.shown`.
 """
 
 import math
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeskin import bootstrap as boot
 from edgeskin import metrics
-from edgeskin.compared import compare
+from edgeskin.compared import compare, shown
 from edgeskin.decide import task_probabilities
 from edgeskin.spec.manifest import MODES, Mode
 from edgeskin.spec.result import Calibration
@@ -45,7 +46,7 @@ def figures(
     after: Mapping[str, Mapping[str, Floats]],
     weights: Floats,
 ) -> dict[str, Calibration]:
-    """By task; both models, before and after, on the same draws.
+    """By task; both models, before and after, on the same draws. ECE is a point.
 
     Args:
         labels: task -> class number of each lesion, -1 where there is none; such lesions are left out of that task.
@@ -58,12 +59,13 @@ def figures(
         truth, drawn = labels[task.name][known], weights[:, known]
         rows: dict[str, dict[str, dict[str, Floats]]] = {"before": {}, "after": {}, "change": {}}
         for metric, of in METRICS.items():
-            first, second = ({m: of(drawn, p[task.name][known], truth) for m, p in x.items()} for x in (before, after))
+            used = drawn[:1] if metric == "ece" else drawn  # of ECE the sample alone
+            first, second = ({m: of(used, p[task.name][known], truth) for m, p in x.items()} for x in (before, after))
             change = {model: second[model] - first[model] for model in second}
             rows["before"][metric], rows["after"][metric], rows["change"][metric] = first, second, change
         why = "" if known.any() else UNLABELLED
         compared = {
-            when: {metric: compare(values, lambda row: row, why) for metric, values in by.items()}
+            when: {metric: shown(metric, compare(values, lambda row: row, why)) for metric, values in by.items()}
             for when, by in rows.items()
         }
         found[task.name] = Calibration(**compared)

@@ -12,6 +12,7 @@ from edgeskin.spec.result import Compared, Estimate
 Floats = NDArray[np.float64]
 NO_REFERENCE = "the bundle was packed without its FP32 reference"
 OTHER_CLASSES = "the two means are over different classes"
+NO_ECE_INTERVAL = "no interval: a draw adds an error of its own, so its range would miss the true calibration error"
 
 
 def compare(
@@ -42,6 +43,27 @@ def compare(
     own, other = said.get("core", ""), said.get("reference", "")
     difference = estimate(values["core"] - values["reference"], why, own if own == other else OTHER_CLASSES)
     return Compared(fp32=estimate(values["reference"], why, other), bundle=bundle, difference=difference)
+
+
+def shown(metric: str, found: Compared) -> Compared:
+    """A figure as it may be told: a calibration error ("ece") without an interval, which an older record may hold.
+
+    The error of a sample lies above that of its population, as absolute values of noisy gaps are summed; that of a
+    draw lies above the sample's for the same reason. Of 377 lesions the percentiles of draws held a true error of
+    0.002 never and one of 0.09 in 70 % of the samples. Negative log likelihood is a mean, and its interval covers.
+
+    >>> old = Estimate(value=0.05, low=0.06, high=0.12)
+    >>> shown("ece", Compared(fp32=old, bundle=old, difference=Estimate(reason=NO_REFERENCE))).bundle.low is None
+    True
+    """
+    if metric != "ece":
+        return found
+    return Compared(fp32=point(found.fp32), bundle=point(found.bundle), difference=point(found.difference))
+
+
+def point(found: Estimate) -> Estimate:
+    """A calibration error without its interval; one that is undefined stays as it is."""
+    return found if found.value is None else Estimate(value=found.value, reason=NO_ECE_INTERVAL)
 
 
 def estimate(values: Floats, why: str, reservation: str = "") -> Estimate:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -92,6 +91,8 @@ def accuracy(
 ) -> Accuracy:
     """Figures of the bundle and its reference with 95 % intervals, and their difference on the same draws.
 
+    The calibration error "ece" has none, see `compared.shown`.
+
     Args:
         labels: task -> class number of each lesion, -1 where there is none; such lesions are left out of that task.
         groups: what is drawn together: the patient of each lesion, or the lesion itself.
@@ -128,9 +129,9 @@ def accuracy(
             positive = np.isin(truth, schema.target_indices())
             score = {name: p[:, list(schema.target_indices())].sum(-1) for name, p in found.items()}
             target = _binary(drawn, positive, score, limit, why)
-            ece = partial(_ece, weights=drawn, truth=truth)
-            target["ece"] = compare(found, ece, why)
             reliability, roc = _reliability(found, truth), _roc(positive, score)
+    calibration = calibrated.figures(schema, labels, untempered, answers, weights)
+    target["ece"] = calibration[schema.target.task].after["ece"]
     return Accuracy(
         lesions=len(core),
         threshold=limit,
@@ -141,7 +142,7 @@ def accuracy(
         roc=roc,
         literature=literature.figures(schema, labels, answers, weights),
         score=checklist.figures(schema, labels, answers, weights),
-        calibration=calibrated.figures(schema, labels, untempered, answers, weights),
+        calibration=calibration,
     )
 
 
@@ -172,10 +173,6 @@ def _roc(positive: Bools, score: Mapping[str, Floats]) -> Roc | None:
         false_positive, true_positive = metrics.roc_curve(positive, values)
         curves[name] = Curve(false_positive=tuple(false_positive.tolist()), true_positive=tuple(true_positive.tolist()))
     return Roc(fp32=curves.get("reference"), bundle=curves["core"])
-
-
-def _ece(probabilities: Floats, *, weights: Floats, truth: NDArray[np.int64]) -> Floats:
-    return boot.expected_calibration_error(weights, probabilities, truth)
 
 
 def _binary(

@@ -1,6 +1,7 @@
 """TensorRT's kits and engines as tables for people: what a kit was shown to do, and how an engine was built."""
 
 from edgeskin import out
+from edgeskin.compared import shown
 from edgeskin.engine import memory
 from edgeskin.report.engine import CACHES, MAKERS, NO_ENGINE, SIBLING, bound_to
 from edgeskin.report.text import size_text
@@ -91,7 +92,7 @@ def engine(found: EngineEvidence) -> None:
 
 def _accuracy(title: str, found: Accuracy, parity: Parity | None) -> None:
     named = [(f"{task} {name}", one) for task, figures in found.tasks.items() for name, one in figures.items()]
-    named += [(f"target {name}", one) for name, one in found.target.items()]
+    named += [(f"target {name}", shown(name, one)) for name, one in found.target.items()]
     rows = [
         (name, estimate(one.fp32), estimate(one.bundle), estimate(one.difference, signed=True)) for name, one in named
     ]

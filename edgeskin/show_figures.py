@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from edgeskin import out
-from edgeskin.compared import NO_REFERENCE
+from edgeskin.compared import NO_REFERENCE, shown
 from edgeskin.spec.result import Accuracy, AgainstRest, Calibration, Compared, Estimate, ScoreFigures
 
 ONE_VS_REST = ("auc", "sensitivity", "specificity", "precision")
@@ -37,7 +37,7 @@ def accuracy(found: Accuracy, title: str, own: str) -> None:
     rows = {f"{task} {name}": value for task, name, value in _shown(found, target_task)}
     if found.literature:
         rows[f"mean accuracy of {len(found.tasks)} tasks"] = found.literature.average_accuracy
-    rows |= {f"target {name}": value for name, value in found.target.items()}
+    rows |= {f"target {name}": shown(name, value) for name, value in found.target.items()}
     out.table(title, columns, [compared(name, value) for name, value in rows.items()])
     for remark in reservations(rows):
         out.line(f"note: {remark}")
@@ -122,7 +122,7 @@ def _calibration(task: str, found: Calibration, columns: list[str]) -> None:
     rows = []
     for metric, name in CALIBRATION.items():
         for phase, words in PHASES.items():
-            value: Compared = getattr(found, phase)[metric]
+            value = shown(metric, getattr(found, phase)[metric])
             sides = [estimate(one, signed=phase == "change") for one in (value.fp32, value.bundle)]
             rows.append((f"{name}, {words}", *sides, estimate(value.difference, signed=True)))
     out.table(f"calibration of {task}, low is good", columns, rows)

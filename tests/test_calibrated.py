@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 
 from edgeskin import bootstrap as boot
 from edgeskin import calibrated, catalog, metrics
+from edgeskin.compared import NO_ECE_INTERVAL
 from edgeskin.decide import softmax, task_probabilities
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
 from edgeskin.spec.train import Fusion
@@ -88,8 +89,34 @@ def test_intervals_of_the_change_are_paired():
 def test_a_temperature_of_one_changes_nothing():
     logits, labels = overconfident(50)
     for one in score(logits, labels, temperature=1.0).values():
-        for change in one.change.values():
-            assert (change.bundle.value, change.bundle.low, change.bundle.high) == (0, 0, 0)
+        nll, ece = one.change["nll"].bundle, one.change["ece"].bundle
+        assert (nll.value, nll.low, nll.high) == (0, 0, 0)
+        assert (ece.value, ece.low, ece.high) == (0, None, None)
+
+
+def test_likelihood_has_an_interval_that_covers_and_the_error_none_as_its_would_not():
+    rng = np.random.default_rng(7)
+    logits = 3 * rng.normal(0, 1.5, (40_000, 5))
+    p = softmax(logits[:, :3], 3.0)  # calibrated
+    truth = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
+    labels = np.stack([truth, np.full(len(p), -1)], 1)
+    true = {"nll": sk.log_loss(truth, p), "ece": metrics.expected_calibration_error(p, truth)}
+    change = true["nll"] - sk.log_loss(truth, softmax(logits[:, :3]))
+    covered = {"nll": 0, "change of nll": 0, "ece": 0}
+    for _ in range(120):
+        some = rng.integers(0, len(truth), 250)
+        one = score(logits[some], labels[some], repeats=200)["DIAG"]
+        nll, gain, ece = one.after["nll"].bundle, one.change["nll"].bundle, one.after["ece"].bundle
+        covered["nll"] += nll.low <= true["nll"] <= nll.high
+        covered["change of nll"] += gain.low <= change <= gain.high
+        weights = boot.draws(np.arange(250), 200)
+        drawn = boot.interval(boot.expected_calibration_error(weights, p[some], truth[some]))
+        covered["ece"] += drawn[1] <= true["ece"] <= drawn[2]
+        assert (ece.value, ece.low, ece.high) == (pytest.approx(drawn[0]), None, None)
+        assert ece.reason == NO_ECE_INTERVAL
+    assert covered["nll"] >= 0.88 * 120
+    assert covered["change of nll"] >= 0.88 * 120
+    assert covered["ece"] <= 0.05 * 120
 
 
 def test_an_unlabelled_task_says_so_and_is_not_zero():

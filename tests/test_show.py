@@ -184,7 +184,7 @@ def several_tasks() -> Accuracy:
         lesions=395,
         threshold=0.3,
         tasks={"DIAG": figures, "PN": figures},
-        target={"auc": one(0.91)},
+        target={"auc": one(0.91), "ece": one(0.125)},
         literature=Literature(average_accuracy=one(0.7654), classes=tuple(against)),
         score=ScoreFigures(lesions=395, labelled=390, distance=one(1.25), reached=(reached,)),
         calibration={"DIAG": Calibration(**phases)},
@@ -205,7 +205,10 @@ def test_several_tasks_are_shown_as_the_literature_does(capsys):
     assert "score >= 3: sensitivity 0.810" in said
     assert "0.929" in said
     assert "true criteria, 390 lesions" in said
-    assert "negative log likelihood, its temperatures 1.375" in said
+    assert "negative log likelihood, its temperatures 1.375 [1.375, 1.375]" in said
+    assert "calibration error, its temperatures 0.125 0.125 +0.125" in said  # an older record's interval is not told
+    assert "target ece 0.125 0.125 +0.125" in said
+    assert said.count("note: target ece: no interval: ") == 1
 
 
 def test_an_older_record_shows_all_its_tasks(capsys):
@@ -214,7 +217,7 @@ def test_an_older_record_shows_all_its_tasks(capsys):
     said = capsys.readouterr().out
     assert "PN balanced_accuracy" in said
     assert "most probable" not in said
-    assert "calibration" not in said
+    assert "calibration of DIAG" not in said
 
 
 def test_a_lean_bundle_has_one_row_a_class(capsys):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgeskin import bootstrap as boot
 from edgeskin import decide, metrics
-from edgeskin.compared import estimate
+from edgeskin.compared import estimate, point
 from edgeskin.data.pairs import UNLABELLED, Pair
 from edgeskin.scoring import Deciding, Logits
 from edgeskin.spec.gate import GateMetric, GateSpec, Margin
@@ -158,14 +158,15 @@ class Side:
             verdict, why = ("fails", f"{lost[0]} of {lost[1]} are lost") if lost and shown else (_UNKNOWN, few)
         else:
             verdict, why = judge(metric, difference, margin.value, in_group=bool(group))
+        own = point if metric == "ece" else Estimate.model_copy
         return GateCheck(
             mode=self.mode,
             metric=metric,
             group=group,
             lesions=int(known.sum()),
             positives=int((known & self.positive).sum()),
-            fp32=estimate(before, lacks),
-            bundle=estimate(after, lacks),
+            fp32=own(estimate(before, lacks)),
+            bundle=own(estimate(after, lacks)),
             difference=difference,
             margin=margin.value,
             reason=margin.reason,

@@ -191,7 +191,7 @@ def _emulated(
     made: list[tuple[Table, ...]] = []
     for one in found:
         caption = f"{before}{'emulated' if before else 'Emulated'}: role {one.role}, {one.lesions} lesions"
-        note = "95 % bootstrap intervals, the difference by paired draws. " + view.ECE_NOTE
+        note = "95 % bootstrap intervals, the difference by paired draws."
         own = f"{_kit_precision(bundle)} {view.EMULATED}"
         table = view.accuracy_table(schema, one.accuracy, own, caption, f"emulated-{one.role}", note)
         flips = view.flip_table(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from edgeskin import compared
 from edgeskin.report import charts, engine, evidence, figures, machine, scenes, tasks, text, thumbnails, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Confusion, Figure, Part, State
@@ -106,10 +107,11 @@ def _reliability(bundle: BundleInput, scored: Accuracy) -> Figure | str:
     if scored.reliability is None:
         return "the record has no bins; verify the bundle again"
     bins = {_names(bundle)[0]: scored.reliability.bundle}
-    errors = {_names(bundle)[0]: text.estimate(scored.target["ece"].bundle)}
+    error = compared.shown("ece", scored.target["ece"])
+    errors = {_names(bundle)[0]: text.estimate(error.bundle)}
     if scored.reliability.fp32 is not None:
         bins["FP32"] = scored.reliability.fp32
-        errors["FP32"] = text.estimate(scored.target["ece"].fp32)
+        errors["FP32"] = text.estimate(error.fp32)
     title = f"Reliability of {bundle.manifest.task_schema.target.task}: a larger mark is more lesions"
     return Figure(title, figures.reliability_chart("Reliability diagram", bins, errors))
 

@@ -1,8 +1,9 @@
 """A verification of several tasks -> tables: one class against the rest, the score as a test, calibration."""
 
+from edgeskin.compared import NO_ECE_INTERVAL, shown
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.text import MODE_TITLES, NONE, Table, estimate, remarks, signed
-from edgeskin.report.view import ECE_NOTE, label, modes_of
+from edgeskin.report.view import label, modes_of
 from edgeskin.spec.result import Compared, Estimate
 
 _ONE_VS_REST = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision"}
@@ -104,14 +105,16 @@ def calibration(bundle: BundleInput, *, every: bool = False) -> Table | None:
             rows.append((f"{task.title or task.name}, {MODE_TITLES[mode]}", "", "", ""))
             for metric, name in _CALIBRATION.items():
                 for phase, words in _PHASES.items():
-                    value: Compared = getattr(scored.calibration[task.name], phase)[metric]
+                    value = shown(metric, getattr(scored.calibration[task.name], phase)[metric])
                     rows.append((f"{name}, {words}", *_three(value, turned=phase == "change")))
-                    found.append((f"{task.name} {name}, {words}", MODE_TITLES[mode], value))
+                    pointed = value.bundle.reason == NO_ECE_INTERVAL  # said once, for all tasks
+                    label_of = name if pointed else f"{task.name} {name}, {words}"
+                    found.append((label_of, MODE_TITLES[mode], value))
     if not rows:
         return None
     note = (
         "Low is good. The temperatures were fitted on the control role; the branches keep their weights in all rows, "
-        f"so a change below zero is what the temperatures gain on these lesions. {ECE_NOTE} {remarks(found)}"
+        f"so a change below zero is what the temperatures gain on these lesions. {remarks(found)}"
     )
     columns = ("Figure", "FP32", label(bundle), "Difference, paired")
     key = "calibration-of-every-task" if every else "calibration"

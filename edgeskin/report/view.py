@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from edgeskin import compared
 from edgeskin.report.inputs import BundleInput, ReportInput
 from edgeskin.report.text import (
     LOWER_IS_BETTER,
@@ -26,7 +27,6 @@ from edgeskin.spec.roles import ROLES
 from edgeskin.spec.schema import Schema
 
 T = TypeVar("T")
-ECE_NOTE = "A bootstrap draw has a larger calibration error than the sample, so its interval may lie above it."
 EMULATED = "emulated"
 
 
@@ -149,7 +149,6 @@ def accuracy(bundle: BundleInput) -> Table | None:
         return None
     verify = bundle.verify
     note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
-    note += f" {ECE_NOTE}"
     return accuracy_table(bundle.manifest.task_schema, verify.accuracy, label(bundle), "Accuracy", "accuracy", note)
 
 
@@ -165,8 +164,9 @@ def accuracy_table(
         rows.append((f"{MODE_TITLES[mode]}, {found.lesions} lesions", "", "", ""))
         for metric, title in TARGET_METRICS.items():
             if metric in found.target:
-                rows.append(_compared(f"{schema.target.title} {title}", found.target[metric]))
-                shown.append((f"{schema.target.title} {title}", MODE_TITLES[mode], found.target[metric]))
+                value = compared.shown(metric, found.target[metric])
+                rows.append(_compared(f"{schema.target.title} {title}", value))
+                shown.append((f"{schema.target.title} {title}", MODE_TITLES[mode], value))
         for task in sorted(schema.tasks, key=lambda task: task.name != schema.target.task):
             figures = found.tasks.get(task.name, {})
             names = TASK_METRICS if task.name == schema.target.task else {"accuracy": "accuracy"}

@@ -169,7 +169,12 @@ def test_overall_figures_are_those_of_the_scoring(seed, clustered):
             check = only(found, mode=mode, metric=metric)
             for side in ("fp32", "bundle", "difference"):
                 ours, theirs = getattr(check, side), getattr(rows[metric], side)
-                assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
+                assert ours.value == pytest.approx(theirs.value)
+                if metric == "ece" and side == "difference":  # the gate alone asks for a bound
+                    assert ours.low <= ours.high
+                    assert theirs.low is theirs.high is None
+                else:
+                    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
             assert (check.lesions, check.positives) == ((truth >= 0).sum(), (truth == MEL).sum())
         shorts = [short_hash(case.lesion_id) for case in cases]
         assert found.parity[mode] == scoring.parity(MANIFEST, mode, shorts, fp32[mode], built[mode])
