@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Metric = Callable[[Floats, Floats, Ints], Floats]
 METRICS: dict[str, Metric] = {"ece": boot.expected_calibration_error, "nll": boot.negative_log_likelihood}
+TITLES = {"nll": "negative log likelihood, nats", "ece": "calibration error"}
+PHASES = {"before": "every temperature 1", "after": "its temperatures", "change": "change"}
 UNLABELLED = "no lesion is labelled for this task"
 
 

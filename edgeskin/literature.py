@@ -19,6 +19,7 @@ from edgeskin.spec.schema import Schema
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+RATES = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision"}
 Answers = Mapping[str, Mapping[str, Floats]]  # "core", "reference" -> task -> probabilities [lesions, classes]
 
 

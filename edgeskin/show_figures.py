@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from edgeskin import out
+from edgeskin.calibrated import PHASES, TITLES
 from edgeskin.compared import NO_REFERENCE, shown
+from edgeskin.literature import RATES
 from edgeskin.spec.result import Accuracy, AgainstRest, Calibration, Compared, Estimate, ScoreFigures
-
-ONE_VS_REST = ("auc", "sensitivity", "specificity", "precision")
-CALIBRATION = {"ece": "calibration error", "nll": "negative log likelihood"}
-PHASES = {"before": "temperature 1", "after": "its temperatures", "change": "change"}
 
 
 def estimate(found: Estimate, signed: bool = False) -> str:
@@ -81,18 +79,18 @@ def _classes(found: tuple[AgainstRest, ...], own: str) -> None:
     rows: list[tuple[str, ...]] = []
     absent: dict[str, list[str]] = {}
     for one in found:
-        figures = {name: getattr(one, name) for name in ONE_VS_REST}
+        figures = {name: getattr(one, name) for name in RATES}
         for model, side in (("FP32", "fp32"), (own, "bundle")):
             given = {name: getattr(value, side) for name, value in figures.items()}
             if all(value.reason == NO_REFERENCE for value in given.values()):
                 continue
             rows.append((one.title, f"{one.positives} of {one.lesions}", model, *map(_short, given.values())))
             for name, value in given.items():
-                if value.value is None and (told := f"{one.title} {name}") not in absent.setdefault(value.reason, []):
+                if value.value is None and (told := f"{one.title} {RATES[name]}") not in absent.setdefault(value.reason, []):
                     absent[value.reason].append(told)
     out.table(
         "a class against the rest of its task, by the most probable class (not by the threshold)",
-        ["class", "lesions", "", *ONE_VS_REST],
+        ["class", "lesions", "", *RATES.values()],
         rows,
     )
     for reason, names in absent.items():
@@ -120,7 +118,7 @@ def _score(found: ScoreFigures, columns: list[str]) -> None:
 def _calibration(task: str, found: Calibration, columns: list[str]) -> None:
     """Calibration of the target's task before and after the temperatures."""
     rows = []
-    for metric, name in CALIBRATION.items():
+    for metric, name in TITLES.items():
         for phase, words in PHASES.items():
             value = shown(metric, getattr(found, phase)[metric])
             sides = [estimate(one, signed=phase == "change") for one in (value.fp32, value.bundle)]

@@ -205,7 +205,7 @@ def test_several_tasks_are_shown_as_the_literature_does(capsys):
     assert "score >= 3: sensitivity 0.810" in said
     assert "0.929" in said
     assert "true criteria, 390 lesions" in said
-    assert "negative log likelihood, its temperatures 1.375 [1.375, 1.375]" in said
+    assert "negative log likelihood, nats, its temperatures 1.375 [1.375, 1.375]" in said
     assert "calibration error, its temperatures 0.125 0.125 +0.125" in said  # an older record's interval is not told
     assert "target ece 0.125 0.125 +0.125" in said
     assert said.count("note: target ece: no interval: ") == 1

@@ -1,14 +1,12 @@
 """A verification of several tasks -> tables: one class against the rest, the score as a test, calibration."""
 
+from edgeskin.calibrated import PHASES, TITLES
 from edgeskin.compared import NO_ECE_INTERVAL, shown
+from edgeskin.literature import RATES
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.text import MODE_TITLES, NONE, Table, estimate, remarks, signed
 from edgeskin.report.view import label, modes_of
 from edgeskin.spec.result import Compared, Estimate
-
-_ONE_VS_REST = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision"}
-_CALIBRATION = {"nll": "negative log likelihood, nats", "ece": "calibration error"}
-_PHASES = {"before": "every temperature 1", "after": "its temperatures", "change": "change"}
 
 
 def tables(bundle: BundleInput) -> tuple[Table, ...]:
@@ -38,11 +36,11 @@ def _classes(bundle: BundleInput) -> Table | None:
         marked.add(len(rows))
         rows.append((f"{MODE_TITLES[mode]}, {scored.lesions} lesions", *[""] * 5))
         for one in scored.literature.classes:
-            figures: dict[str, Compared] = {name: getattr(one, name) for name in _ONE_VS_REST}
+            figures: dict[str, Compared] = {name: getattr(one, name) for name in RATES}
             head = f"{one.title}, {one.positives} lesions"
             for model, side in (("FP32", "fp32"), (label(bundle), "bundle")):
                 rows.append((head, model, *(estimate(getattr(value, side)) for value in figures.values())))
-            found += [(f"{one.title} {_ONE_VS_REST[n]}", MODE_TITLES[mode], value) for n, value in figures.items()]
+            found += [(f"{one.title} {RATES[n]}", MODE_TITLES[mode], value) for n, value in figures.items()]
     if not rows:
         return None
     note = (
@@ -50,7 +48,7 @@ def _classes(bundle: BundleInput) -> Table | None:
         "points. Sensitivity, specificity and precision are those of the most probable class; those of the operating "
         f"point that refers stand in the table of accuracies. {remarks(found)}"
     )
-    columns = ("Class", "Model", "AUC", "Sensitivity", "Specificity", "Precision")
+    columns = ("Class", "Model", *(f"{name[0].upper()}{name[1:]}" for name in RATES.values()))
     caption = "A class against the rest of its task"
     return Table(caption, columns, tuple(rows), note.strip(), frozenset(marked), key="classes")
 
@@ -103,8 +101,8 @@ def calibration(bundle: BundleInput, *, every: bool = False) -> Table | None:
                 continue
             marked.add(len(rows))
             rows.append((f"{task.title or task.name}, {MODE_TITLES[mode]}", "", "", ""))
-            for metric, name in _CALIBRATION.items():
-                for phase, words in _PHASES.items():
+            for metric, name in TITLES.items():
+                for phase, words in PHASES.items():
                     value = shown(metric, getattr(scored.calibration[task.name], phase)[metric])
                     rows.append((f"{name}, {words}", *_three(value, turned=phase == "change")))
                     pointed = value.bundle.reason == NO_ECE_INTERVAL  # said once, for all tasks
