@@ -101,17 +101,17 @@ def _draw(pairset: PairSet, pairs: Sequence[Pair], shares: dict[Role, float], se
     place depends on its id and the seed and hardly on which other lesions are there.
     """
     task = pairset.schema.target.task
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[pair.patient_id or pair.lesion_id].append(pair)
-    strata: dict[int, list[str]] = defaultdict(list)
+    groups: dict[tuple[str, bool], list[Pair]] = defaultdict(list)
+    for pair in pairs:  # a patient may be called as another one's lesion is
+        groups[pair.patient_id or pair.lesion_id, bool(pair.patient_id)].append(pair)
+    strata: dict[int, list[tuple[str, bool]]] = defaultdict(list)
     for key, members in groups.items():
         labels = [m.labels.get(task, -1) for m in members]
         totals_of = {label: labels.count(label) for label in set(labels)}
         strata[min(totals_of, key=lambda k: (-totals_of[k], k))].append(key)
     drawn: dict[Role, list[Pair]] = {role: [] for role in ROLES}
     for stratum in sorted(strata):
-        keys = sorted(strata[stratum], key=lambda k: sha256_bytes(f"{seed}/{k}".encode()))
+        keys = sorted(strata[stratum], key=lambda k: sha256_bytes(f"{seed}/{k[0]}".encode()))
         total = sum(len(groups[k]) for k in keys)
         placed = 0
         bounds: list[tuple[float, Role]] = []

@@ -68,6 +68,14 @@ def test_the_draw_does_not_depend_on_the_order_of_the_rows_but_on_the_seed():
     assert ids(one["test"]) != ids(assign(forward, RoleSpec(seed=4))["test"])
 
 
+def test_a_patient_and_a_lesion_of_the_same_name_are_no_group():
+    """100 nevi without a patient; 200 melanomas, 100 of them of patients who are called as those nevi are."""
+    patients = [None] * 100 + [f"L{i:05d}" for i in range(100)] + [None] * 100
+    roles = assign(pairset([2] * 100 + [3] * 200, patients), RoleSpec(test=0.3))
+    of = {lesion: role for role in ROLES for lesion in ids(roles[role])}
+    assert any(of[f"L{i:05d}"] != of[f"L{i + 100:05d}"] for i in range(100))
+
+
 def test_most_lesions_keep_their_role_when_lesions_are_added():
     small = assign(pairset([i % 5 for i in range(1000)]), RoleSpec())
     large = assign(pairset([i % 5 for i in range(1050)]), RoleSpec())
