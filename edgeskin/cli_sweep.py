@@ -32,16 +32,18 @@ def sweep(
     from edgeskin.files import pretty_json, write_atomic
     from edgeskin.report import sweep as shown
     from edgeskin.report.forest import forest
-    from edgeskin.sweeping.sweep import RESULT
+    from edgeskin.sweeping.sweep import result_file
     from edgeskin.sweeping.sweep import sweep as run
 
     out.configure(json_output=json)
-    plan = catalog.sweep(suite).reduced(only or (), seeds)
+    whole = catalog.sweep(suite)
     if data:
-        base = plan.base.model_copy(update={"data": plan.base.data.model_copy(update={"name": data})})
-        plan = plan.model_copy(update={"base": base})
-    found = run(plan, str(root), folder, at_once=jobs, threads=threads, address=ray)
-    table, plot = (folder / Path(RESULT).with_suffix(kind) for kind in (".md", ".svg"))
+        base = whole.base.model_copy(update={"data": whole.base.data.model_copy(update={"name": data})})
+        whole = whole.model_copy(update={"base": base})
+    plan = whole.reduced(only or (), seeds)
+    found = run(plan, str(root), folder, whole=whole, at_once=jobs, threads=threads, address=ray)
+    record = result_file(folder, plan, whole)
+    table, plot = (record.with_suffix(kind) for kind in (".md", ".svg"))
     write_atomic(table, shown.markdown(found))
     write_atomic(plot, forest(found))
     if results:
@@ -56,4 +58,4 @@ def sweep(
     for told in shown.gaps(found):
         out.line(told)
     out.line(shown.conditions(found))
-    out.line(f"{folder}/{RESULT} holds every figure, {table.name} beside it the tables, {plot.name} the plot")
+    out.line(f"{record} holds every figure, {table.name} beside it the tables, {plot.name} the plot")

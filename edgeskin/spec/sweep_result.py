@@ -83,7 +83,7 @@ class SweepResult(Spec):
     data: str
     phantom: bool  # drawn images: the figures say nothing about lesions
     roles: dict[str, RoleRecord]
-    lesions: int = Field(ge=0)  # of the test role with both images, on which every variant is judged
+    lesions: int = Field(ge=0)  # of the test role with both images (or all, if none has both): judged by these
     left_out: int = Field(ge=0)  # of the test role: one image is missing
     classes: dict[str, int]  # of these lesions, class of the target's task -> how many
     metrics: tuple[Column, ...]

@@ -20,7 +20,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits of one run on the lesions of the test role that have both images.
+    """Logits of one run on the lesions of the test role that have both images, or on all if none has both.
 
     `pair` [N, 2, K], or [N, 3, K] with a fused head; `dermoscopic` and `clinical` [N, K]: that image alone. What the
     network cannot do is absent. `lesions`: short hashes of their ids; `groups`: those of the patients, else the same.

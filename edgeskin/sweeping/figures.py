@@ -122,11 +122,12 @@ class Judge:
         """Every metric of one run on every draw; worked out once.
 
         Raises:
-            EdgeskinError: the run answered for other lesions than the first one.
+            EdgeskinError: the run answered for other lesions than the first one, or for other classes.
         """
         if (variant, seed, reading) not in self._rows:
             if given.lesions != self.first.lesions:
                 raise EdgeskinError("runs of one sweep answered for different lesions", got=f"{variant}, seed {seed}")
+            _check_classes(given, self.schema, f"{variant}, seed {seed}")
             self._rows[variant, seed, reading] = self._work_out(given, reading)
         return self._rows[variant, seed, reading]
 
@@ -210,6 +211,17 @@ class Judge:
             verdict=verdict,
             reason=reason,
         )
+
+
+def _check_classes(given: Answers, schema: Schema, run: str) -> None:
+    for logits in (given.pair, given.dermoscopic, given.clinical):
+        if logits is not None and logits.shape[-1] != schema.logits:
+            raise EdgeskinError(
+                "a run answered for other classes",
+                got=f"{run}: {logits.shape[-1]}",
+                possible=f"{schema.name} with {schema.logits}",
+                fix="delete its folder, or choose another --out",
+            )
 
 
 def _figure(per_seed: Mapping[int, Floats]) -> Figure:

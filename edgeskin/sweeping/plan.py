@@ -1,13 +1,18 @@
 """Which runs a sweep consists of, where each lies, and which of them are finished."""
 
+import functools
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeskin import __version__
+from edgeskin.data.pairs import Pair
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
-from edgeskin.files import canonical_json, sha256_bytes
+from edgeskin.files import canonical_json, sha256_bytes, sha256_file
+from edgeskin.spec.schema import Schema
 from edgeskin.spec.sweep import MACHINE, SweepSpec, Variant
 from edgeskin.spec.train import DataSpec, NetworkSpec, TrainSpec
 
@@ -65,28 +70,56 @@ class Job:
         )
 
 
-def jobs(suite: SweepSpec, data: DataSpec, roles: Roles, folder: Path, threads: int = 1) -> list[Job]:
+def jobs(suite: SweepSpec, data: DataSpec, roles: Roles, schema: Schema, folder: Path, threads: int = 1) -> list[Job]:
     """All runs of a sweep: every variant's first seed, then every one's second ..., so that a table is early whole."""
-    found = [
-        (place, _job(suite, variant, seed, data, roles, folder, threads))
-        for variant in suite.variant
-        for place, seed in enumerate(variant.seeds or suite.seeds)
-    ]
+    common = {
+        "data": {k: v for k, v in data.to_json().items() if k != "root"},
+        "schema": schema.to_json(),
+        "lesions": {role: _hash(pairs) for role, pairs in roles.pairs.items()},
+        "version": __version__,
+    }
+    weights_of, teacher_of = functools.cache(_weights), functools.cache(_teacher)  # variants share files
+    found = []
+    for variant in suite.variant:
+        trained = suite.trained(variant, 0)[1]
+        weights = suite.base.weights if variant.weights is None else variant.weights
+        key = {**common, "weights": weights_of(weights), "teacher": teacher_of(trained.teacher)}
+        for place, seed in enumerate(variant.seeds or suite.seeds):
+            found.append((place, _job(suite, variant, seed, data, weights, key, folder, threads)))
     return [job for _, job in sorted(found, key=lambda one: one[0])]
 
 
+def _hash(pairs: tuple[Pair, ...]) -> str:
+    """Of what a role says of its lesions, in order: ids, patients, labels, and whether there is a clinical image."""
+    told = [[p.lesion_id, p.patient_id, p.clinical is not None, dict(p.labels)] for p in pairs]
+    return sha256_bytes(canonical_json(told).encode())
+
+
+def _weights(given: str) -> str:
+    """The content of a file of weights; what is none as it is: the run itself refuses it."""
+    return sha256_file(Path(given)) if given and Path(given).is_file() else given
+
+
+def _teacher(given: str) -> str:
+    """The weights of a trained network; what is none as it is."""
+    if given:
+        from edgeskin.model.checkpoint import read_record
+
+        with suppress(EdgeskinError):
+            return read_record(Path(given)).weights_sha256
+    return given
+
+
 def _job(
-    suite: SweepSpec, variant: Variant, seed: int, data: DataSpec, roles: Roles, folder: Path, threads: int
-) -> Job:
+    suite: SweepSpec, variant: Variant, seed: int, data: DataSpec, weights: str, common: Mapping[str, Any],
+    folder: Path, threads: int,
+) -> Job:  # fmt: skip
     network, train = suite.trained(variant, seed)
-    weights = suite.base.weights if variant.weights is None else variant.weights
+    left_out = {*MACHINE, "teacher"}  # a teacher counts by its weights
     key = {
-        "data": {k: v for k, v in data.to_json().items() if k != "root"},
-        "lesions": {role: record.sha256 for role, record in roles.records().items()},
+        **common,
         "network": network.to_json(),
-        "train": {k: v for k, v in train.to_json().items() if k not in MACHINE},
-        "weights": weights,
-        "version": __version__,
+        "train": {k: v for k, v in train.to_json().items() if k not in left_out},
     }
     return Job(
         variant=variant.name,
@@ -116,7 +149,7 @@ def is_finished(job: Job) -> bool:
     if found.key != job.key:
         raise EdgeskinError(
             "another run is in this folder",
-            got=f"{job.folder}, of other data, another plan or another version of edgeskin",
+            got=f"{job.folder}, of other data, classes, weights, another plan or another version of edgeskin",
             fix="choose another --out, or delete the folder",
         )
     return True

@@ -53,7 +53,7 @@ def _in_turn(jobs: Sequence[Job]) -> Iterator[Outcome]:
 
 
 def _alone(job: Job) -> str:
-    """The job in a process of its own. It ends with this one: a signal from the terminal reaches both."""
+    """The job in a process of its own. It ends with this one: its stdin, which stays open until then, ends."""
     threads = str(job.threads)
     child = subprocess.Popen(
         [sys.executable, "-m", "edgeskin.sweeping.work"],
@@ -62,12 +62,22 @@ def _alone(job: Job) -> str:
         text=True,
         env=env.for_child(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads),
     )
+    assert child.stdin
+    assert child.stdout
     try:
-        told, _ = child.communicate(json.dumps(job.to_json()))
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            child.stdin.write(f"{json.dumps(job.to_json())}\n")
+            child.stdin.flush()
+        told = child.stdout.read()
+        child.wait()
     except BaseException:
         child.terminate()
         child.wait()
         raise
+    finally:
+        child.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
     if child.returncode in (0, 1):
         return told.strip()
     return f"its process ended with {child.returncode}; see {job.folder}/log.txt"

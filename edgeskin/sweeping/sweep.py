@@ -20,30 +20,35 @@ from edgeskin.sweeping.plan import FRAMES, Job, is_finished, jobs
 from edgeskin.sweeping.runners import run_all
 
 RESULT = "sweep.json"
+PART = "sweep-part.json"
 _LOCK = ".lock"
 
 
 def sweep(
-    suite: SweepSpec, root: str, folder: Path, *, at_once: int = 0, threads: int = 1, address: str = ""
-) -> SweepResult:
-    """Do the runs that are missing in `folder`, judge all, and write `folder`/sweep.json.
+    suite: SweepSpec, root: str, folder: Path, *, whole: SweepSpec | None = None, at_once: int = 0, threads: int = 1,
+    address: str = "",
+) -> SweepResult:  # fmt: skip
+    """Do the runs that are missing in `folder`, judge all, and write `result_file`.
 
     Args:
         root: where the suite's data lies.
+        whole: the suite that this is a part of, whose own result and shared frames stay; None: it is no part.
         at_once: runs side by side; 0: as many as there are cores for.
         threads: of each run.
         address: of a Ray cluster, whose nodes see `root` and `folder` under the same names; "": this machine.
 
     Raises:
-        EdgeskinError: faults of the data, another sweep or its runs in the folder, no Ray where it is needed, or no run
-            that came to its end.
+        EdgeskinError: faults of the data, no lesion to judge by, another sweep or its runs in the folder, no Ray where
+            it is needed, or no run that came to its end.
     """
     from edgeskin.sweeping.work import load
 
     data = suite.base.data.at(root)
     pairset, roles = load(data)
     metric_titles(pairset.schema, suite)  # unknown classes and metrics are told before hours of training
-    plan = jobs(suite, data, roles, folder, threads)
+    _check_images(suite, roles)
+    plan = jobs(suite, data, roles, pairset.schema, folder, threads)
+    entire = jobs(whole, data, roles, pairset.schema, folder) if whole else plan
     missing = [job for job in plan if not is_finished(job)]
     failed: dict[str, dict[int, str]] = defaultdict(dict)
     with os_errors(folder), _alone(folder) as alone:
@@ -54,12 +59,28 @@ def sweep(
         if missing:
             _prepare(missing, pairset, roles)
             _run(missing, len(plan), at_once, address, failed)
-        if alone and all(is_finished(job) for job in plan):
+        if alone and all(job.answers.is_file() for job in entire):
             shutil.rmtree(folder / FRAMES, ignore_errors=True)  # what only a run needs
         found = _finished(plan)
         result = _judge(suite, pairset, roles, found, failed)
-        write_atomic(folder / RESULT, pretty_json(result.to_json()))
+        write_atomic(result_file(folder, suite, whole), pretty_json(result.to_json()))
     return result
+
+
+def result_file(folder: Path, suite: SweepSpec, whole: SweepSpec | None = None) -> Path:
+    """Where a sweep's result goes: sweep.json; that of some variants or seeds to sweep-part.json, beside the whole."""
+    return folder / (RESULT if whole in (None, suite) else PART)
+
+
+def _check_images(suite: SweepSpec, roles: Roles) -> None:
+    """Refuse what no run could be judged by, before the first one trains."""
+    clinical = [one.name for one in suite.variant if suite.networked(one).modalities != "dermoscopic"]
+    if clinical and not any(pair.clinical is not None for pair in roles["test"]):
+        raise EdgeskinError(
+            "no lesion of the test role has both images",
+            got=f"{len(roles['test'])} lesions; clinical images are looked at by {', '.join(clinical)}",
+            fix='add clinical images, change base.data.roles, or set modalities = "dermoscopic"',
+        )
 
 
 @contextlib.contextmanager

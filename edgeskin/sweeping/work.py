@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
     from edgeskin.training.train import control_logits
 
     frames = stored_frames(test, record.preprocess, job.frames, "decoding test")
-    places = [place for place, pair in enumerate(test) if pair.clinical is not None]
+    places = _judged(test)
     chosen = [test[place] for place in places]
     device = "cuda" if torch.cuda.is_available() and job.train.accelerator != "cpu" else "cpu"
     # A network for one kind of image has zeros for the other: they are no answers.
@@ -73,7 +74,7 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
         clinical=pair[:, 0].astype(np.float32) if "clinical" in ways else None,
         labels=label_array(chosen, record.task_schema),
         lesions=tuple(short_hash(one.lesion_id) for one in chosen),
-        groups=tuple(short_hash(one.patient_id or one.lesion_id) for one in chosen),
+        groups=tuple(short_hash(_group(one)) for one in chosen),
         fusion=record.fusion,
         parameters=record.parameters,
         macs=_macs(network.cpu(), record.preprocess.height),
@@ -82,6 +83,16 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
         machine=torch.cuda.get_device_name() if device == "cuda" else f"{provenance.processor()}, CPU",
         facts={"weights_source": record.weights_source, "versions": record.versions},
     )
+
+
+def _judged(test: Sequence[Pair]) -> list[int]:
+    """Places of the lesions with both images, by which every variant is judged; of all where none has both."""
+    return [place for place, pair in enumerate(test) if pair.clinical is not None] or list(range(len(test)))
+
+
+def _group(pair: Pair) -> str:
+    """What is drawn together: the patient, else the lesion; a patient may be called as another one's lesion is."""
+    return f"patient {pair.patient_id}" if pair.patient_id else pair.lesion_id
 
 
 def _ways(network: Any) -> list[str]:
@@ -134,12 +145,23 @@ def _logged(job: Job, log: TextIO) -> None:
 
 
 def main() -> int:
-    """A job as JSON on stdin; why it failed on stdout, and exit code 1. `python -m edgeskin.sweeping.work`."""
-    given = json.load(sys.stdin)
+    """A job as a line of JSON on stdin; why it failed on stdout, and exit code 1. `python -m edgeskin.sweeping.work`.
+
+    The run ends when stdin does: with the process that started it, however that came to its end.
+    """
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=(sys.stdin.fileno(),), daemon=True).start()
     reason = attempt(given)
     if reason:
         out.raw(reason)
     return 1 if reason else 0
+
+
+def _end_with(pipe: int) -> None:
+    """End this process once the other side of a pipe is closed. Files are written whole, so that a resume goes on."""
+    while os.read(pipe, 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,14 @@ def test_runs_on_other_lesions_are_refused(schema, suite_of, answers_of):
         judge.rows("other", 1, other, "pair")
 
 
+def test_runs_on_other_classes_are_refused(schema, suite_of, answers_of):
+    given = answers_of(1.0, 0)
+    judge = Judge(suite_of(), schema, given)
+    more = dataclasses.replace(given, dermoscopic=np.zeros((60, 4), np.float32))
+    with pytest.raises(EdgeskinError, match=r"a run answered for other classes: got 'base, seed 0: 4'; .*three with 3"):
+        judge.rows("base", 0, more, "dermoscopic")
+
+
 def test_targets_and_metrics_must_exist(schema, suite_of):
     assert list(metric_titles(schema, suite_of())) == [
         "macro_f1", "balanced_accuracy", "auc_melanoma", "auc_malignant", "sensitivity_melanoma",

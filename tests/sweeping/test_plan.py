@@ -1,6 +1,9 @@
 """Which runs there are, and what makes a run another one."""
 
+import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,12 +22,12 @@ def roles(tmp_path) -> Roles:
 
 
 @pytest.fixture
-def planned(suite_of, roles, tmp_path):
+def planned(suite_of, roles, schema, tmp_path):
     """planned(threads=1, root="here", **fields of the sweep): name -> its job."""
 
-    def make(threads=1, root="here", lesions=roles, **fields) -> dict[str, Job]:
+    def make(threads=1, root="here", lesions=roles, tasks=schema, **fields) -> dict[str, Job]:
         suite = suite_of(**fields)
-        return {j.name: j for j in jobs(suite, suite.base.data.at(root), lesions, tmp_path / "out", threads)}
+        return {j.name: j for j in jobs(suite, suite.base.data.at(root), lesions, tasks, tmp_path / "out", threads)}
 
     return make
 
@@ -59,6 +62,51 @@ def test_what_makes_its_figures_makes_its_key(planned, roles, monkeypatch):
     monkeypatch.setattr(plan, "__version__", "0.0.0-other")
     others.append(planned()["base-s0"].key)
     assert len({key, *others}) == 1 + len(others)
+
+
+def test_classes_labels_and_patients_make_a_key(planned, roles, schema):
+    def changed(**fields) -> Roles:
+        return Roles({**roles.pairs, "test": tuple(dataclasses.replace(p, **fields) for p in roles["test"])})
+
+    task = schema.tasks[0]
+    swapped = task.model_copy(update={"classes": (task.classes[1], task.classes[0], task.classes[2])})
+    keys = [
+        planned()["base-s0"].key,
+        planned(tasks=schema.model_copy(update={"tasks": (swapped,)}))["base-s0"].key,
+        planned(lesions=changed(labels={"DIAG": 1}))["base-s0"].key,
+        planned(lesions=changed(patient_id="7"))["base-s0"].key,
+        planned(lesions=changed(clinical=None))["base-s0"].key,
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_weights_count_by_what_is_in_them(planned, tmp_path):
+    def key(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        return planned(variants={"base": {"weights": str(tmp_path / name)}})["base-s0"].key
+
+    first = key("a.safetensors", b"1")
+    assert key("b.safetensors", b"1") == first  # the same file elsewhere
+    assert key("a.safetensors", b"2") != first
+
+
+def test_a_teacher_counts_by_its_weights(planned, monkeypatch):
+    from edgeskin.model import checkpoint
+
+    weights = {"big": "1" * 64, "same": "1" * 64, "other": "2" * 64}
+
+    def record(run: Path) -> SimpleNamespace:
+        if run.name not in weights:
+            raise EdgeskinError("no checkpoint")
+        return SimpleNamespace(weights_sha256=weights[run.name])
+
+    monkeypatch.setattr(checkpoint, "read_record", record)
+
+    def key(run: str) -> str:
+        return planned(variants={"base": {"train": {"teacher": run}}})["base-s0"].key
+
+    assert key("runs/big") == key("elsewhere/same")
+    assert len({key("runs/big"), key("runs/other"), key("runs/nobody"), key("")}) == 4
 
 
 def test_answers_come_back_as_they_were_written(answers_of, tmp_path):

@@ -1,7 +1,10 @@
 """Sweeps that really train, on drawn pairs: kept, resumed, with failures told; in turn, and on Ray."""
 
+import csv
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +85,7 @@ def test_a_sweep_keeps_what_is_done_and_tells_what_failed(drawn, suite_of, here,
     assert base.parameters > clinical.parameters
     assert base.readings[0].macs > base.readings[1].macs == clinical.readings[0].macs
     assert base.seconds[0] > 0
-    assert found.answers[0].verdict
+    assert (found.answers[0].verdict, found.answers[0].reason) == (None, "one common seed")
     assert found.phantom
     told = json.loads((tmp_path / "sweep.json").read_text())
     assert SweepResult.parse(told, "sweep.json") == found
@@ -190,6 +193,60 @@ def test_two_sweeps_in_one_folder_do_not_run_at_once_but_what_is_done_can_be_jud
     assert here == ["base-s0", "other-s0"]
 
 
+def test_a_part_leaves_the_result_and_the_frames_of_the_whole(drawn, suite_of, here, tmp_path):
+    whole = suite_of({"base": {}, "other": {"train": {"clinical_weight": 1.0}}}, seeds=[0])
+    part = whole.reduced(["base"])
+    assert stage.result_file(tmp_path, whole.reduced(["base", "other"], 1), whole) == tmp_path / "sweep.json"
+    sweep(part, str(drawn), tmp_path, whole=whole)
+    assert (tmp_path / "sweep-part.json").is_file()
+    assert not (tmp_path / "sweep.json").exists()
+    assert (tmp_path / "frames").is_dir()  # the other variant needs them
+    sweep(whole, str(drawn), tmp_path, whole=whole)
+    assert not (tmp_path / "frames").exists()
+    fuller = (tmp_path / "sweep.json").read_bytes()
+    sweep(part, str(drawn), tmp_path, whole=whole)
+    assert (tmp_path / "sweep.json").read_bytes() == fuller
+    assert here == ["base-s0", "other-s0"]
+
+
+@pytest.fixture
+def one_image(drawn, tmp_path) -> Path:
+    """The drawn pairs without a clinical image in the test role."""
+    root = tmp_path / "one-image"
+    shutil.copytree(drawn, root)
+    rows = list(csv.DictReader((root / "meta" / "meta.csv").open(newline="")))
+    for number in (root / "meta" / "test_indexes.csv").read_text().split()[1:]:
+        rows[int(number)]["clinic"] = rows[int(number)]["derm"]
+    with (root / "meta" / "meta.csv").open("w", newline="") as handle:
+        table = csv.DictWriter(handle, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return root
+
+
+def test_a_test_role_without_clinical_images_is_for_dermoscopic_networks(one_image, suite_of, here, tmp_path):
+    variants = {"derm": {"network": {"modalities": "dermoscopic"}}, "both": {}}
+    suite = suite_of(variants, seeds=[0])
+    words = "no lesion of the test role has both images: got '.* lesions; clinical images are looked at by both'"
+    with pytest.raises(EdgeskinError, match=words):
+        sweep(suite, str(one_image), tmp_path / "out")
+    assert here == []
+    found = sweep(suite.reduced(["derm"]), str(one_image), tmp_path / "out")
+    assert here == ["derm-s0"]
+    assert found.lesions == found.roles["test"].lesions
+    assert found.left_out == 0
+    assert found.variants[0].readings[0].figures["macro_f1"].estimate.value is not None
+
+
+def test_a_patient_and_a_lesion_of_the_same_name_are_not_drawn_together():
+    from edgeskin.data.pairs import Pair
+    from edgeskin.sweeping.work import _group
+
+    seven = Pair("7", Path("d"), Path("c"), {}, 1)
+    of_patient_7 = Pair("8", Path("d"), Path("c"), {}, 2, patient_id="7")
+    assert _group(seven) != _group(of_patient_7) == _group(dataclasses.replace(of_patient_7, lesion_id="9"))
+
+
 def test_a_sweep_of_failures_alone_is_an_error(drawn, suite_of, here, tmp_path):
     with pytest.raises(EdgeskinError, match=r"no run of the sweep came to its end.*resnet_of_nobody"):
         sweep(suite_of({"broken": THREE["broken"]}), str(drawn), tmp_path)
@@ -222,8 +279,9 @@ def test_the_command_shows_and_writes_one_table(drawn, suite_of, here, tmp_path)
     assert "broken" not in told.stdout
     found = SweepResult.parse(json.loads((tmp_path / "r" / "tiny.json").read_text()), "tiny.json")
     assert found.suite.seeds == (0,)
-    assert (tmp_path / "out" / "sweep.md").read_text() == markdown(found)
-    assert (tmp_path / "out" / "sweep.svg").read_text() == forest(found)
+    assert (tmp_path / "out" / "sweep-part.md").read_text() == markdown(found)
+    assert (tmp_path / "out" / "sweep-part.svg").read_text() == forest(found)
+    assert not list((tmp_path / "out").glob("sweep.*"))  # they are of the whole
     printed = run("--only", "base", "--only", "clinical-only", "--json")
     assert SweepResult.parse(json.loads(printed.stdout), "stdout").variants == found.variants
     refused = run("--only", "bass")
@@ -238,7 +296,8 @@ def planned(drawn, suite_of, tmp_path):
 
     suite = suite_of({"broken": THREE["broken"], "base": {}}, seeds=[0])
     data = suite.base.data.at(str(drawn))
-    return jobs(suite, data, assign(load_pairs("derm7pt", drawn), data.roles), tmp_path / "out")
+    pairset = load_pairs("derm7pt", drawn)
+    return jobs(suite, data, assign(pairset, data.roles), pairset.schema, tmp_path / "out")
 
 
 @pytest.fixture
@@ -264,6 +323,28 @@ def test_without_ray_each_run_has_a_process_of_its_own_after_the_other(planned):
     assert found["base-s0"] == ""
     assert "resnet_of_nobody" in (planned[0].folder / "log.txt").read_text()
     assert read(planned[1].answers).key == planned[1].key
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks /proc or ps by psutil, and kills as Unix does")
+def test_without_ray_a_run_ends_with_its_sweep_even_if_that_is_killed(planned):
+    job = planned[1]
+    text = (
+        "import json, sys; from edgeskin.sweeping import runners; from edgeskin.sweeping.plan import Job; "
+        "runners.find_spec = lambda name: None; list(runners.run_all([Job.parse(json.loads(sys.argv[1]))], 1))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", text, json.dumps(job.to_json())])
+    waited = time.monotonic()
+    while not (job.folder / "log.txt").is_file():
+        assert parent.poll() is None
+        assert time.monotonic() - waited < 120
+        time.sleep(0.02)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=120)
+    assert not alive
+    assert not job.answers.exists()  # it ended; it did not finish
 
 
 @pytest.mark.parametrize(
