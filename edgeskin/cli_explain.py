@@ -8,7 +8,7 @@ import typer
 from edgeskin import out
 from edgeskin.cli_options import Json, Seed
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.explanation import CAUTION, METHOD, STAGE, Deletion, Explained, Randomised
+from edgeskin.spec.explanation import CAUTION, FP32, METHOD, STAGE, UNASKED, Deletion, Explained, Randomised
 from edgeskin.spec.result import Estimate
 
 
@@ -24,22 +24,27 @@ def explain(
     clinical: Annotated[Path | None, typer.Option(help="Clinical image of the same lesion.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="Many: a CSV or a folder of pairs.")] = None,
     role: Annotated[str, typer.Option(help="Lesions of a role of the run's data: test, control ...")] = "",
-    task: Annotated[str, typer.Option(help="Task; empty: the one of the diagnosis that is decided first.")] = "",
+    task: Annotated[str, typer.Option(help="Task; empty: the one with the class that is decided on.")] = "",
     chosen: Annotated[str, typer.Option("--class", help="Class by name; empty: the most probable one.")] = "",
     method: Annotated[str, typer.Option(help="hirescam or gradcam.")] = METHOD,
     stage: Annotated[int, typer.Option(help="Stage of the encoder whose features are read; -1 is the last.")] = STAGE,
     lesions: Annotated[int, typer.Option(help="With --role: how many with pictures.", min=0)] = 8,
     checked: Annotated[int, typer.Option(help="With --role: on how many the maps are checked.", min=0)] = 60,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Made from the run: its quality gate judges the images, its network is explained."),
+    ] = None,
     root: Annotated[str, typer.Option(help="With --role: where the data lies now, if it was moved.")] = "",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Show where in each image the evidence of a class lies, and check how far such maps may be believed."""
-    from edgeskin.explain.run import Asked, many, of_role, one
+    from edgeskin.explain.opened import Asked
+    from edgeskin.explain.run import many, of_role, one
     from edgeskin.files import pretty_json, write_atomic
 
     out.configure(json_output=json)
-    asked = Asked(task=task, chosen=chosen, method=method, stage=stage)
+    asked = Asked(task=task, chosen=chosen, method=method, stage=stage, bundle=bundle)
     ways = [bool(dermoscopic or clinical), pairs is not None, bool(role)]
     if sum(ways) != 1:
         raise EdgeskinError(
@@ -64,6 +69,14 @@ def explain(
     out.result(found.bare().to_json())
     _show(found)
     out.line(str(file))
+    if found.failed:
+        lesion, why = next(iter(found.failed.items()))
+        raise EdgeskinError(
+            f"{len(found.failed)} of {len(found.failed) + len(found.lesions)} lesions could not be explained",
+            got=f"{lesion}: {why}",
+            fix="mend these images and run again",
+            details=[f"{lesion}: {why}" for lesion, why in found.failed.items()],
+        )
 
 
 def _show(found: Explained) -> None:
@@ -76,14 +89,15 @@ def _show(found: Explained) -> None:
     if rows:
         title = f"{found.method} at {found.stage}, {found.grid[0]} x {found.grid[1]} places"
         out.table(title, ["lesion", "class", "P", "saliency clinical", "dermoscopic", ""], rows)
-    for lesion, why in found.failed.items():
-        out.note(f"{lesion}: {why}")
+    if any(one_found.unasked for one_found in found.lesions):
+        out.line(UNASKED)
     if found.deletion and found.randomised:
-        _show_checks(found.deletion, found.randomised)
+        _show_checks(found.deletion, found.randomised, found.chosen or "the most probable class")
     out.line(CAUTION)
+    out.line(FP32)
 
 
-def _show_checks(deletion: Deletion, randomised: Randomised) -> None:
+def _show_checks(deletion: Deletion, randomised: Randomised, what: str) -> None:
     said = [
         (f"the {deletion.share:.0%} most salient pixels", deletion.salient),
         ("random patches of as many", deletion.random),
@@ -92,7 +106,7 @@ def _show_checks(deletion: Deletion, randomised: Randomised) -> None:
         ("salient minus the middle", deletion.over_middle),
     ]
     rows = [(name, *_interval(estimate)) for name, estimate in said]
-    title = f"Fall of a probability of {deletion.probability:.3f} without ... ({deletion.lesions} lesions)"
+    title = f"Fall of the probability of {what}, {deletion.probability:.3f}, without ... ({deletion.lesions} lesions)"
     out.table(title, ["", "mean", "95 % interval"], rows)
     value, interval = _interval(randomised.correlation)
     size, _ = _interval(randomised.magnitude)
@@ -101,6 +115,8 @@ def _show_checks(deletion: Deletion, randomised: Randomised) -> None:
 
 
 def _interval(found: Estimate) -> tuple[str, str]:
-    if found.value is None or found.low is None or found.high is None:
+    if found.value is None:
         return "–", found.reason
+    if found.low is None or found.high is None:
+        return f"{found.value:+.3f}", found.reason
     return f"{found.value:+.3f}", f"[{found.low:+.3f}, {found.high:+.3f}]"

@@ -16,12 +16,15 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from typer.testing import CliRunner
 
-from edgeskin import cli
+from edgeskin import bootstrap, cli, provenance
 from edgeskin.errors import EdgeskinError
 from edgeskin.explain import drawing
+from edgeskin.explain.checks import mean
 from edgeskin.explain.masks import blanked, enlarged, holding, middle, most_salient
-from edgeskin.explain.run import Asked, many, of_role, one, shares
-from edgeskin.spec.explanation import CAUTION, Explained, Explanation
+from edgeskin.explain.opened import Asked
+from edgeskin.explain.run import many, of_role, one, shares
+from edgeskin.spec.explanation import CAUTION, FP32, UNASKED, Explained, Explanation
+from edgeskin.spec.quality import Quality
 
 needs_captum = pytest.mark.skipif(importlib.util.find_spec("captum") is None, reason="needs the extra explain")
 TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
@@ -77,6 +80,7 @@ def test_one_pair_is_explained_and_drawn(tiny_run: Path, photos: list[tuple[Path
     assert told.phantom
     assert told.grid == (4, 4)
     assert told.caution == CAUTION
+    assert (told.precision, told.task, told.chosen, told.bundle) == ("fp32", "DIAG", "", "")
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert image.size[0] > 600
@@ -175,8 +179,100 @@ def test_unreadable_images_and_bundles_are_refused(
         one(tiny_run, tmp_path / "absent.jpg", None, tmp_path / "x.png", Asked())
     assert not (tmp_path / "x.png").exists()
     origin = json.loads((TINY / "manifest.json").read_text())["provenance"]["checkpoint_sha256"]
-    with pytest.raises(EdgeskinError, match=f"a bundle has no gradients.*pass the run it was exported from.*{origin}"):
+    with pytest.raises(EdgeskinError, match=f"a bundle has no gradients.*explain RUN --bundle .*{origin}"):
         one(TINY, photos[0][1], None, tmp_path / "x.png", Asked())
+
+
+# ---- With the bundle that was made from the run ----------------------------------------------------------------------
+
+
+def bundle_of(checkpoint: Path, folder: Path, quality: Quality) -> Path:
+    """A whole bundle that names a checkpoint as its origin, with a quality gate of one's own."""
+    from edgeskin.bundle import reseal
+    from edgeskin.files import sha256_file
+    from edgeskin.opening import open_bundle
+
+    shutil.copytree(TINY, folder)
+    made = open_bundle(folder).manifest.provenance.model_copy(update={"checkpoint_sha256": sha256_file(checkpoint)})
+    reseal(folder, {"provenance": made, "quality": quality})
+    return folder
+
+
+@needs_captum
+def test_exchanged_images_are_found_with_a_bundle_and_else_said_not_to_be_looked_for(
+    tiny_run: Path, photos: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    from edgeskin.chain import load_roles
+    from edgeskin.model.checkpoint import read_record
+    from edgeskin.preprocess import prepare
+    from edgeskin.swapped import fitted
+
+    record = read_record(tiny_run)
+    roles = load_roles(record.data)[1]
+    train, control = (
+        [
+            np.stack([prepare(view, record.preprocess) for view in (pair.clinical, pair.dermoscopic)])
+            for pair in roles[role]
+            if pair.clinical is not None
+        ]
+        for role in ("train", "control")
+    )
+    fitting, _ = fitted(train, control)
+    assert any(fitting.swapped_weights)  # else this test says nothing
+    bundle = bundle_of(tiny_run / "checkpoint.json", tmp_path / "bundle", fitting)
+    table = tmp_path / "pairs.csv"
+    rows = [f"{number},{clinical},{dermoscopic}" for number, (clinical, dermoscopic) in enumerate(photos[:3])]
+    table.write_text("\n".join(["lesion_id,dermoscopic,clinical", *rows, f"alone,{photos[0][1]},"]))  # exchanged
+    blind = many(tiny_run, table, tmp_path / "made", Asked())
+    assert [found.unasked for found in blind.lesions] == [("swapped",)] * 3 + [()]
+    assert UNASKED in drawing.caption(blind.lesions[0], {})
+    code, printed = call(tiny_run, "--pairs", table, "--out", tmp_path / "made")
+    assert code == 0
+    assert " ".join(UNASKED.split()) in " ".join(printed.split())
+    assert " ".join(FP32.split()) in " ".join(printed.split())
+    # The same folder: what other thresholds judged is no answer to this.
+    seeing = many(tiny_run, table, tmp_path / "made", Asked(bundle=bundle))
+    assert seeing.bundle == "tiny"
+    exchanged = [found for found in seeing.lesions if "swapped" in found.quality["dermoscopic"]]
+    assert len(exchanged) >= 2
+    assert not any(found.assessable for found in exchanged)
+    assert not any(found.unasked for found in seeing.lesions)
+    assert any("swapped" in line for line in drawing.caption(exchanged[0], {}))
+    right = one(tiny_run, photos[0][1], photos[0][0], tmp_path / "right.png", Asked(bundle=bundle)).lesions[0]
+    assert "swapped" not in right.quality["clinical"]
+
+
+@needs_captum
+def test_a_bundle_of_a_fine_tuned_network_finds_it_in_the_run(
+    tiny_run: Path, photos: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    from edgeskin.files import sha256_file
+    from edgeskin.opening import open_bundle
+    from edgeskin.report import inputs
+
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    tuned = run / "qat-0123456789ab"
+    tuned.mkdir()
+    shutil.copy(run / "checkpoint.safetensors", tuned)
+    record = json.loads((run / "checkpoint.json").read_text())
+    (tuned / "checkpoint.json").write_text(json.dumps({**record, "weights_source": "fine-tuned"}))
+    (run / "qat-killed").mkdir()  # left behind without a checkpoint
+    made = bundle_of(tuned / "checkpoint.json", tmp_path / "bundle", Quality())
+    asked = Asked(bundle=made)
+    told = one(run, photos[0][1], None, tmp_path / "x.png", asked)
+    assert told.run == "run/qat-0123456789ab"
+    assert told.checkpoint_sha256 == sha256_file(tuned / "checkpoint.json")
+    direct = one(tuned, photos[0][1], None, tmp_path / "y.png", asked)
+    assert (direct.run, direct.checkpoint_sha256) == (told.run, told.checkpoint_sha256)
+
+    opened = open_bundle(made)
+    one_bundle = inputs.BundleInput(manifest=opened.manifest, sha256=opened.sha256)
+    inputs.check_explained(inputs.ReportInput(title="", bundles=(one_bundle,), explained=(told,)))
+    teacher = one(run, photos[0][1], None, tmp_path / "z.png", Asked())
+    with pytest.raises(EdgeskinError, match=r"by another network.*`edgeskin explain RUN --bundle BUNDLE`"):
+        inputs.check_explained(inputs.ReportInput(title="", bundles=(one_bundle,), explained=(teacher,)))
+    with pytest.raises(EdgeskinError, match=r"made from another network.*possible: [0-9a-f]{12} in .*run, .*qat-01"):
+        one(run, photos[0][1], None, tmp_path / "w.png", Asked(bundle=TINY))
 
 
 # ---- Many ------------------------------------------------------------------------------------------------------------
@@ -184,7 +280,7 @@ def test_unreadable_images_and_bundles_are_refused(
 
 @needs_captum
 def test_many_resume_and_go_on_after_a_bad_image(
-    tiny_run: Path, photos: list[tuple[Path, Path]], tmp_path: Path
+    tiny_run: Path, photos: list[tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
@@ -215,6 +311,26 @@ def test_many_resume_and_go_on_after_a_bad_image(
     assert changed.read_bytes() != before[changed]
     again = many(tiny_run, table, folder, Asked(chosen="MEL"))  # another question
     assert {found.explained for found in again.lesions} == {"MEL"}
+    drawn = whole.stat().st_mtime_ns
+    table.write_text("\n".join(["lesion_id,dermoscopic,clinical", rows[0]]))
+    newer = {**provenance.versions(), "timm": "99"}
+    monkeypatch.setattr(provenance, "versions", lambda: newer)
+    many(tiny_run, table, folder, Asked(chosen="MEL"))
+    assert whole.stat().st_mtime_ns > drawn  # a record names the versions that made its pictures
+
+
+@needs_captum
+def test_the_command_fails_where_a_lesion_did_after_all_others(
+    tiny_run: Path, photos: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"lesion_id,dermoscopic,clinical\nbad,{broken},\ngood,{photos[0][1]},\n")
+    code, line = call(tiny_run, "--pairs", table, "--out", tmp_path / "made")
+    assert code == 2
+    assert line.startswith("1 of 2 lesions could not be explained: got 'bad: unreadable image")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["good.png"]
 
 
 # ---- A role, and the report ------------------------------------------------------------------------------------------
@@ -343,6 +459,7 @@ def test_the_sheet_says_what_it_shows() -> None:
     found = Explanation(
         lesion="x", mode="pair", task="DIAG", predicted="NEV", explained="MEL", probability=0.25, truth="MEL",
         share={"clinical": 0.0, "dermoscopic": 1.0}, quality={"clinical": (), "dermoscopic": ()}, assessable=True,
+        unasked=(),
     )  # fmt: skip
     said = drawing.caption(found, {"MEL": "melanoma", "NEV": "nevus"})
     assert said[0] == "melanoma: 25.0%"
@@ -360,6 +477,38 @@ def test_shares_without_anything_positive_are_unknown() -> None:
 
 
 # ---- Whether the maps may be believed --------------------------------------------------------------------------------
+
+
+@needs_captum
+def test_the_class_that_is_shown_is_the_one_that_is_checked(tiny_run: Path, tmp_path: Path) -> None:
+    from edgeskin.chain import load_roles
+    from edgeskin.data.roles import short_hash
+    from edgeskin.model.checkpoint import read_record
+
+    told = of_role(tiny_run, "control", Asked(chosen="MEL"), shown=0, checked=3)
+    pairs = sorted(load_roles(read_record(tiny_run).data)[1]["control"], key=lambda pair: short_hash(pair.lesion_id))
+    few = [
+        one(tiny_run, pair.dermoscopic, pair.clinical, tmp_path / "x.png", Asked(chosen="MEL")).lesions[0]
+        for pair in pairs[:3]
+    ]
+    assert any(found.predicted != "MEL" for found in few)  # else this test says nothing
+    assert (told.task, told.chosen) == ("DIAG", "MEL")
+    assert told.deletion is not None
+    assert told.deletion.probability == pytest.approx(np.mean([found.probability for found in few]), abs=1e-6)
+
+
+def test_one_patient_gives_no_interval() -> None:
+    values = np.array([0.2, 0.4, np.nan])
+    weights = bootstrap.draws(np.array([0, 0, 1]), 50)
+    alone = mean(values, np.array([0, 0, 1]), weights)
+    assert (alone.value, alone.low, alone.high) == (pytest.approx(0.3), None, None)
+    assert alone.reason == "no interval: all lesions are of one patient"
+    many_draws = bootstrap.draws(np.array([0, 1, 2]), 200)
+    spread = mean(values, np.array([0, 1, 2]), many_draws)
+    assert spread.low is not None
+    assert spread.high is not None
+    assert spread.low < 0.3 < spread.high
+    assert spread.reason == "1 of 3 lesions left out: a map does not vary"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeskin import bootstrap, out
+from edgeskin import bootstrap, compared, out
 from edgeskin.explain.masks import SHARE, Mask, blanked, enlarged, middle, most_salient
 from edgeskin.spec.explanation import KINDS, Deletion, Kind, Randomised
 from edgeskin.spec.result import Estimate
@@ -22,13 +22,19 @@ REPEATS = 2000  # bootstrap draws
 
 
 def check(
-    explainer: "Explainer", lesions: Iterable[NDArray[np.uint8]], groups: Ints, task: str, seed: int
+    explainer: "Explainer",
+    lesions: Iterable[NDArray[np.uint8]],
+    groups: Ints,
+    task: str,
+    asked: int | None,
+    seed: int,
 ) -> tuple[Deletion, Randomised]:
-    """Both checks on the predicted class of each lesion.
+    """Both checks on the maps that are shown: of one class in all lesions, or of the most probable one of each.
 
     Args:
         lesions: frames uint8 [images, H, W, 3] of each, the clinical one first.
         groups: number of the patient of each lesion; whole patients are drawn for the intervals.
+        asked: number of the class; None: the most probable one of each lesion.
         seed: of random maps, random weights and draws.
     """
     from edgeskin.model.saliency import Explainer, random_network
@@ -41,7 +47,7 @@ def check(
     with out.progress("checking the maps", len(groups)) as step:
         for number, frames in enumerate(lesions):
             probabilities = explainer.probabilities(frames[None], task)[0]
-            chosen = int(probabilities.argmax())
+            chosen = int(probabilities.argmax()) if asked is None else asked
             maps = explainer.maps(frames, task, chosen)
             before.append(float(probabilities[chosen]))
             falls.append(_falls(explainer, frames, maps, task, chosen, np.random.default_rng([seed, number])))
@@ -55,45 +61,39 @@ def check(
         share=SHARE,
         patches=PATCHES,
         probability=float(np.mean(before)),
-        salient=mean(salient, weights),
-        random=mean(random, weights),
-        middle=mean(disc, weights),
-        over_random=mean(salient - random, weights),
-        over_middle=mean(salient - disc, weights),
+        salient=mean(salient, groups, weights),
+        random=mean(random, groups, weights),
+        middle=mean(disc, groups, weights),
+        over_random=mean(salient - random, groups, weights),
+        over_middle=mean(salient - disc, groups, weights),
     )
-    signed, absolute = (mean(column, weights) for column in np.array(correlations).T)
+    signed, absolute = (mean(column, groups, weights) for column in np.array(correlations).T)
     return deletion, Randomised(lesions=len(groups), networks=NETWORKS, correlation=signed, magnitude=absolute)
 
 
-def mean(values: Floats, weights: Floats) -> Estimate:
+def mean(values: Floats, groups: Ints, weights: Floats) -> Estimate:
     """Mean over lesions with its 95 % interval; values that are not known are left out.
 
-    >>> mean(np.array([0.2, 0.4]), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])).value
-    0.3
+    Args:
+        groups: number of the patient of each lesion.
+        weights: draws of patients, as of `bootstrap.draws`.
+
+    >>> draws = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
+    >>> found = mean(np.array([0.2, 0.4]), np.array([0, 1]), draws)
+    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
+    (0.3, 0.205, 0.395)
+    >>> mean(np.array([0.2, 0.4]), np.array([0, 0]), np.ones((3, 2))).low is None  # one patient, always the same mean
+    True
     """
     known = ~np.isnan(values)
     if not known.any():
         return Estimate(reason="no lesion has a map that varies")
-    count = weights[:, known].sum(1)
-    means = np.full(len(weights), np.nan)
-    np.divide(weights[:, known] @ values[known], count, out=means, where=count > 0)
-    value, low, high = (round(float(number), 6) for number in bootstrap.interval(means))
-    reason = "" if known.all() else f"{int((~known).sum())} of {len(values)} lesions left out: a map does not vary"
-    return Estimate(value=value, low=low, high=high, reason=reason)
-
-
-def rank_correlation(one: Floats, other: Floats) -> float:
-    """Spearman's rank correlation of two maps of equal shape; NaN where one of them does not vary.
-
-    >>> rank_correlation(np.array([[1.0, 2.0], [3.0, 9.0]]), np.array([[0.1, 0.2], [0.4, 0.3]])).round(3).item()
-    0.8
-    """
-    from scipy.stats import rankdata
-
-    a, b = rankdata(one), rankdata(other)
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return np.float64(a @ b / scale) if scale > 0 else np.float64("nan")
+    means = bootstrap.mean(weights[:, known], values[known])
+    if len(np.unique(groups[known])) < 2:
+        return Estimate(value=float(means[0]), reason="no interval: all lesions are of one patient")
+    left_out = int((~known).sum())
+    reason = f"{left_out} of {len(values)} lesions left out: a map does not vary" if left_out else ""
+    return compared.estimate(means, "", reason)
 
 
 def _falls(
@@ -123,8 +123,11 @@ def _falls(
 
 
 def _alike(maps: Mapping[Kind, Floats], others: Sequence[Mapping[Kind, Floats]]) -> tuple[float, float]:
-    """Mean rank correlation with other networks' maps over networks and images, and of its absolute value; NaN if none
-    can be told."""
-    found = np.array([rank_correlation(plane, other[kind]) for other in others for kind, plane in maps.items()])
-    known = found[~np.isnan(found)]
-    return (float(known.mean()), float(np.abs(known).mean())) if len(known) else (float("nan"), float("nan"))
+    """Mean rank correlation with other networks' maps over networks and images, and of its absolute value; NaN if no
+    two of them vary."""
+    from scipy.stats import spearmanr
+
+    both = [(plane, other[kind]) for other in others for kind, plane in maps.items()]
+    vary = [(one, other) for one, other in both if np.ptp(one) > 0 and np.ptp(other) > 0]
+    found = np.array([spearmanr(one, other, axis=None).statistic for one, other in vary])
+    return (float(found.mean()), float(np.abs(found).mean())) if len(found) else (float("nan"), float("nan"))

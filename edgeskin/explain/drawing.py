@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgeskin.explain.masks import enlarged, holding
-from edgeskin.spec.explanation import CAUTION, Explanation, Kind
+from edgeskin.spec.explanation import CAUTION, FP32, UNASKED, Explanation, Kind
 from edgeskin.spec.manifest import Mode
 
 Floats = NDArray[np.float64]
@@ -82,7 +82,7 @@ def sheet(
     lines: list[tuple[str, Font, tuple[int, int, int]]] = []
     lines += [(line, big, _INK) for line in _wrapped(head[0], big, inner)]
     lines += [(line, plain, _SOFT) for text in head[1:] for line in _wrapped(text, plain, inner)]
-    foot = _wrapped(f"{CAUTION} Research use only, not a medical device.", small, inner)
+    foot = _wrapped(f"{CAUTION} {FP32} Research use only, not a medical device.", small, inner)
     rows = {kind: round(_PANEL * frame.shape[0] / frame.shape[1]) for kind, frame in frames.items()}
     top = _GAP + sum(_line_height(font) for _, font, _ in lines)
     height = top + sum(_HEAD + side + _GAP for side in rows.values()) + 62 + len(foot) * _line_height(small) + _GAP
@@ -122,6 +122,8 @@ def caption(found: Explanation, titles: Mapping[str, str]) -> list[str]:
     if not found.assessable:
         faults = [f"{kind}: {', '.join(flags)}" for kind, flags in found.quality.items() if flags]
         said.append(f"Not assessable ({'; '.join(faults)}): the program gives no answer for such images.")
+    if found.unasked:
+        said.append(UNASKED)
     if found.share is None:
         said.append("Nothing in the maps speaks for this class.")
     return said

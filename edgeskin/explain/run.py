@@ -3,10 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,52 +14,23 @@ from edgeskin import out, provenance, quality
 from edgeskin.data import registry
 from edgeskin.data.pairs import UNLABELLED, Pair, PairSet
 from edgeskin.data.roles import assign, short_hash
-from edgeskin.errors import EdgeskinError, missing_extra, unknown
+from edgeskin.errors import EdgeskinError, unknown
 from edgeskin.examinations import Examination, read_examinations
 from edgeskin.explain import drawing
+from edgeskin.explain.opened import Asked, Opened, open_run
 from edgeskin.files import canonical_json, os_errors, sha256_bytes, sha256_file, staged_file
-from edgeskin.opening import open_bundle
 from edgeskin.preprocess import prepare
-from edgeskin.spec.explanation import KINDS, METHOD, METHODS, STAGE, Explained, Explanation, Kind, Picture
-from edgeskin.spec.manifest import MANIFEST, Mode
-from edgeskin.spec.quality import Quality
+from edgeskin.spec.explanation import KINDS, Explained, Explanation, Kind, Picture
+from edgeskin.spec.manifest import Mode
+from edgeskin.spec.quality import Flag
 from edgeskin.spec.roles import ROLES, Role
-from edgeskin.spec.schema import Task
 from edgeskin.spec.train import Checkpoint
-
-if TYPE_CHECKING:
-    from edgeskin.model.saliency import Explainer
 
 Floats = NDArray[np.float64]
 Frame = NDArray[np.uint8]
 SCORE = "log-odds of the fused, calibrated probability of the class, from which the diagnosis is decided"
 SIDE = 160  # pixels of the pictures in a record
 MARK = "edgeskin"  # of the text in a PNG that says what it is
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What to explain, and how."""
-
-    task: str = ""  # "" = the target's
-    chosen: str = ""  # class by name or title; "" = the most probable one
-    method: str = METHOD
-    stage: int = STAGE  # of the encoder's feature pyramid
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    run: Path
-    identity: str
-    record: Checkpoint
-    explainer: "Explainer"
-    task: Task
-    chosen: int | None
-    asked: Asked
-
-    @property
-    def titles(self) -> dict[str, str]:
-        return {one.name: one.title or one.name for one in self.task.classes}
 
 
 def one(run: Path, dermoscopic: Path, clinical: Path | None, picture: Path, asked: Asked) -> Explained:
@@ -74,7 +42,7 @@ def one(run: Path, dermoscopic: Path, clinical: Path | None, picture: Path, aske
     """
     if picture.suffix.lower() != ".png":
         raise EdgeskinError("the picture is a PNG", got=str(picture), fix="choose an --out that ends in .png")
-    opened = _open(run, asked)
+    opened = open_run(run, asked)
     found = _explain(opened, Examination(dermoscopic.stem, dermoscopic, clinical), picture)
     return _record(opened, (found,))
 
@@ -85,7 +53,7 @@ def many(run: Path, source: Path, folder: Path, asked: Asked) -> Explained:
     A lesion that cannot be read is told in `failed`, the rest go on.
     """
     examinations = read_examinations(source)
-    opened = _open(run, asked)
+    opened = open_run(run, asked)
     with os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     done: list[Explanation] = []
@@ -115,7 +83,7 @@ def of_role(
     """
     if role not in ROLES:
         raise unknown("role", role, ROLES)
-    opened = _open(run, asked)
+    opened = open_run(run, asked)
     pairset, pairs = _role_pairs(opened.record, role, root)
     order = sorted(pairs, key=lambda pair: short_hash(pair.lesion_id))
     chosen, rule = _chosen(opened, order, shown)
@@ -134,65 +102,19 @@ def of_role(
     patients = sorted({pair.patient_id or pair.lesion_id for pair in checkable})
     groups = np.array([patients.index(pair.patient_id or pair.lesion_id) for pair in checkable])
     frames = (_frames(opened, pair.dermoscopic, pair.clinical) for pair in checkable)
-    deletion, randomised = check(opened.explainer, frames, groups, opened.task.name, seed)
+    deletion, randomised = check(opened.explainer, frames, groups, opened.task.name, opened.chosen, seed)
     rule = f"{rule}; the checks: the first {len(checkable)} of all"
     return record.model_copy(update={"deletion": deletion, "randomised": randomised, "rule": rule})
 
 
-def _open(run: Path, asked: Asked) -> _Opened:
-    if asked.method not in METHODS:
-        raise unknown("method", asked.method, METHODS)
-    if run.suffix == ".zip" or (run / MANIFEST).is_file():
-        origin = open_bundle(run).manifest.provenance.checkpoint_sha256
-        raise EdgeskinError(
-            "a bundle has no gradients to explain with",
-            got=str(run),
-            possible="the --out of a training",
-            fix=f"pass the run it was exported from; the SHA-256 of its checkpoint.json is {origin}",
-        )
-    try:
-        import captum  # noqa: F401 - (with torch, which it needs: told before a network is loaded for nothing)
-    except ImportError:
-        raise missing_extra("captum", "explain") from None
-    from edgeskin.model.checkpoint import RECORD, load_network, read_record
-    from edgeskin.model.saliency import Explainer
-
-    record = read_record(run)
-    schema = record.task_schema
-    names = [task.name for task in schema.tasks]
-    if asked.task and asked.task not in names:
-        raise unknown("task", asked.task, names)
-    task = schema.task(asked.task or schema.target.task)
-    chosen = _class_number(task, asked.chosen) if asked.chosen else None
-    if record.network.modalities == "clinical":
-        raise EdgeskinError(
-            "a network for clinical images alone decides nothing to explain",
-            got=str(run),
-            possible="networks for both images, or for dermoscopic ones",
-            fix="pass another run",
-        )
-    if record.network.modalities == "dermoscopic":
-        out.note("this network sees dermoscopic images alone; clinical ones are left out")
-    explainer = Explainer(load_network(run, record), record, next(m for m in METHODS if m == asked.method), asked.stage)
-    return _Opened(run, sha256_file(run / RECORD), record, explainer, task, chosen, asked)
-
-
-def _class_number(task: Task, wanted: str) -> int:
-    """A class by its name or title, in any case of letters."""
-    for number, one in enumerate(task.classes):
-        if wanted.lower() in (one.name.lower(), one.title.lower()):
-            return number
-    raise unknown(f"class of task {task.name}", wanted, task.class_names)
-
-
-def _frames(opened: _Opened, dermoscopic: Path, clinical: Path | None) -> Frame:
+def _frames(opened: Opened, dermoscopic: Path, clinical: Path | None) -> Frame:
     """uint8 [images, H, W, 3] of what the network takes, the clinical image first."""
     alone = clinical is None or opened.record.network.modalities == "dermoscopic"
     photos = [dermoscopic] if clinical is None or alone else [clinical, dermoscopic]
     return np.stack([prepare(photo, opened.record.preprocess) for photo in photos])
 
 
-def _maps(opened: _Opened, frames: Frame, lesion: str, truth: str | None) -> tuple[Explanation, dict[Kind, Floats]]:
+def _maps(opened: Opened, frames: Frame, lesion: str, truth: str | None) -> tuple[Explanation, dict[Kind, Floats]]:
     """What is told of a lesion, and its maps."""
     mode: Mode = "pair" if len(frames) == 2 else "dermoscopic"
     task, explainer = opened.task, opened.explainer
@@ -200,7 +122,8 @@ def _maps(opened: _Opened, frames: Frame, lesion: str, truth: str | None) -> tup
     predicted = int(probabilities.argmax())
     chosen = predicted if opened.chosen is None else opened.chosen
     maps = explainer.maps(frames, task.name, chosen)
-    seen = quality.assess(frames, mode, Quality())
+    seen = quality.assess(frames, mode, opened.quality)
+    unasked: tuple[Flag, ...] = ("swapped",) if mode == "pair" and not any(opened.quality.swapped_weights) else ()
     told = Explanation(
         lesion=lesion,
         mode=mode,
@@ -212,6 +135,7 @@ def _maps(opened: _Opened, frames: Frame, lesion: str, truth: str | None) -> tup
         share=shares(maps),
         quality={kind: seen.flags[kind] for kind in maps},
         assessable=seen.assessable,
+        unasked=unasked,
     )
     return told, maps
 
@@ -227,7 +151,7 @@ def shares(maps: Mapping[Kind, Floats]) -> dict[Kind, float] | None:
     return {kind: value / total for kind, value in sums.items()} if total > 0 else None
 
 
-def _explain(opened: _Opened, examination: Examination, picture: Path) -> Explanation:
+def _explain(opened: Opened, examination: Examination, picture: Path) -> Explanation:
     """Explain a lesion and write its picture; one that is there already, of the same images and network, is kept."""
     mark = _mark(opened, examination)
     if (known := _known(picture, mark)) is not None:
@@ -244,12 +168,15 @@ def _explain(opened: _Opened, examination: Examination, picture: Path) -> Explan
     return found
 
 
-def _mark(opened: _Opened, examination: Examination) -> str:
-    """Hash of what a picture is made of. An image that cannot be read is found when it is prepared."""
+def _mark(opened: Opened, examination: Examination) -> str:
+    """Hash of what a picture is made of, and by which versions of what. An image that cannot be read is found when it
+    is prepared."""
     asked = opened.asked
-    parts = [opened.identity, asked.task, asked.chosen, asked.method, str(asked.stage), examination.lesion_id]
-    images = (examination.dermoscopic, examination.clinical)
-    parts += [sha256_file(path) if path is not None and path.is_file() else "" for path in images]
+    images = [
+        sha256_file(path) if path and path.is_file() else "" for path in (examination.dermoscopic, examination.clinical)
+    ]
+    parts = [opened.identity, asked.task, asked.chosen, asked.method, asked.stage, examination.lesion_id, images]
+    parts += [opened.quality.to_json(), opened.versions]
     return sha256_bytes(canonical_json(parts).encode())
 
 
@@ -288,7 +215,7 @@ def _role_pairs(record: Checkpoint, role: str, root: str) -> tuple[PairSet, Sequ
     return pairset, roles[wanted]
 
 
-def _chosen(opened: _Opened, order: Sequence[Pair], count: int) -> tuple[list[Pair], str]:
+def _chosen(opened: Opened, order: Sequence[Pair], count: int) -> tuple[list[Pair], str]:
     """The first lesions with the target class and as many without, as far as there are any; and the rule in words."""
     schema = opened.record.task_schema
     target, positive = schema.target.task, schema.target_indices()
@@ -302,7 +229,7 @@ def _chosen(opened: _Opened, order: Sequence[Pair], count: int) -> tuple[list[Pa
     return having[:first] + lacking[:second], rule
 
 
-def _pictured(opened: _Opened, pair: Pair) -> Explanation:
+def _pictured(opened: Opened, pair: Pair) -> Explanation:
     """A lesion of a role with its pictures inside."""
     frames = _frames(opened, pair.dermoscopic, pair.clinical)
     label = pair.labels.get(opened.task.name, UNLABELLED)
@@ -319,22 +246,25 @@ def _pictured(opened: _Opened, pair: Pair) -> Explanation:
 
 
 def _record(
-    opened: _Opened, found: tuple[Explanation, ...], *, data: str = "", role: str = "", rule: str = ""
+    opened: Opened, found: tuple[Explanation, ...], *, data: str = "", role: str = "", rule: str = ""
 ) -> Explained:
     record, explainer = opened.record, opened.explainer
     return Explained(
         created=provenance.now(),
-        run=opened.run.resolve().name,
+        run=opened.name,
         checkpoint_sha256=opened.identity,
         backbone=record.network.backbone,
         method=explainer.method,
         stage=explainer.stage,
         grid=explainer.grid,
         score=SCORE,
+        task=opened.task.name,
+        chosen="" if opened.chosen is None else opened.task.class_names[opened.chosen],
+        bundle=opened.bundle,
         data=data,
         role=role,
         rule=rule,
         phantom=record.phantom,
         lesions=found,
-        versions=provenance.versions() | {"captum": metadata.version("captum")},
+        versions=opened.versions,
     )

@@ -117,7 +117,8 @@ def check(given: ReportInput) -> None:
 
 
 def check_explained(given: ReportInput) -> None:
-    """Refuse explanations by a network that none of the bundles was made from.
+    """Refuse explanations by a network that none of the bundles was made from; of one made by `export --qat`, that is
+    the network fine-tuned for it.
 
     Raises:
         EdgeskinError: a record names another checkpoint.
@@ -129,7 +130,7 @@ def check_explained(given: ReportInput) -> None:
                 f"the explanations are by another network ({record.run})",
                 got=f"checkpoint {record.checkpoint_sha256[:12]}",
                 possible=sorted(name[:12] for name in known),
-                fix="run `edgeskin explain` on the run that the bundle was exported from",
+                fix="`edgeskin explain RUN --bundle BUNDLE` explains the network that BUNDLE was made from",
             )
 
 

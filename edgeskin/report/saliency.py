@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgeskin.report.parts import Look, State
 from edgeskin.report.text import MODE_TITLES, NONE, Table, estimate
-from edgeskin.spec.explanation import KINDS, Deletion, Explained, Explanation, Randomised
+from edgeskin.spec.explanation import KINDS, UNASKED, Deletion, Explained, Explanation, Randomised
 
 LITTLE = 0.3  # of a rank correlation
 LEGEND = (
@@ -30,7 +30,7 @@ def chapter(record: Explained, number: int) -> Chapter:
     return Chapter(
         title=f"Saliency, {record.run}",
         caution=record.caution,
-        states=tuple(_states(record)),
+        states=(*_states(record), *_unasked(record)),
         looks=tuple(_look(one) for one in record.lesions if one.pictures),
         legend=LEGEND,
         tables=(*_lesions(record, number), *_checks(record), _facts(record)),
@@ -45,10 +45,18 @@ def _states(record: Explained) -> list[State]:
     found = []
     for what, difference in (("random patches", gone.over_random), ("a disc in the middle", gone.over_middle)):
         shown = difference.low is not None and difference.low > 0
-        fall = f"the probability falls by {estimate(difference)} more"
+        fall = f"the probability of {_explained(record)} falls by {estimate(difference)} more"
         words = f"without the {gone.share:.0%} most salient pixels {fall} than without {what} of as many"
         found.append(State(_capital(words) if shown else f"Not shown to be better than {what}: {words}", shown))
     return [*found, _learned(record.randomised)]
+
+
+def _unasked(record: Explained) -> list[State]:
+    return [State(UNASKED, None)] if any(one.unasked for one in record.lesions) else []
+
+
+def _explained(record: Explained) -> str:
+    return record.chosen or "the most probable class"
 
 
 def _learned(found: Randomised) -> State:
@@ -109,7 +117,7 @@ def _checks(record: Explained) -> tuple[Table, ...]:
         ("most salient minus the middle", estimate(gone.over_middle, signed=True)),
     )
     note = (
-        f"Pixels take the image's mean colour. Mean fall of the probability of the most probable class, which is "
+        f"Pixels take the image's mean colour. Mean fall of the probability of {_explained(record)}, which is "
         f"{gone.probability:.3f} with all pixels, on {gone.lesions} lesions; 95 % intervals by bootstrap over patients."
     )
     return (Table("Deletion test", ("What is taken away", "fall of the probability"), rows, note),)
@@ -121,6 +129,8 @@ def _facts(record: Explained) -> Table:
         ("network", f"{record.backbone}, as trained, in FP32"),
         ("method", f"{method} at {record.stage}, {record.grid[0]} x {record.grid[1]} places"),
         ("of", record.score),
+        ("class", f"{record.task}: {_explained(record)}"),
+        ("images judged by", f"the quality gate of {record.bundle}" if record.bundle else "thresholds by default"),
         ("checkpoint SHA-256", record.checkpoint_sha256),
     )
     return Table("How the maps were made", ("", ""), rows)

@@ -22,6 +22,9 @@ CAUTION: Literal[
     "Saliency shows what the network's answer hangs on. It does not show that the answer is right, nor why."
 ] = "Saliency shows what the network's answer hangs on. It does not show that the answer is right, nor why."
 
+FP32 = "Maps are of the network in FP32, as it was trained; a bundle in INT8 may answer otherwise."
+UNASKED = "Whether images are exchanged was not looked for: that takes a bundle whose quality gate can tell (--bundle)."
+
 Base64 = Field(default="", pattern=r"^[A-Za-z0-9+/]*={0,2}$", repr=False)
 
 
@@ -44,7 +47,8 @@ class Explanation(Spec):
     truth: str | None = None
     share: dict[Kind, float] | None
     quality: dict[Kind, tuple[Flag, ...]]
-    assessable: bool  # whether the program would answer at all for these images
+    assessable: bool  # no fault was found for which the program gives no answer
+    unasked: tuple[Flag, ...]  # such faults that were not looked for: exchanged images, without a bundle that can tell
     file: str = ""  # picture that was written
     pictures: dict[Kind, Picture] = Field(default_factory=dict, repr=False)
 
@@ -84,13 +88,17 @@ class Explained(Spec):
 
     format: Literal["edgeskin-explained/1"] = "edgeskin-explained/1"
     created: str
-    run: str  # name of its folder
+    run: str  # name of its folder; of a network fine-tuned under quantisation run/qat-...
     checkpoint_sha256: str  # of checkpoint.json, which a bundle names as its origin
     backbone: str
     method: Method
     stage: str  # module whose features are read
     grid: tuple[int, int]  # rows and columns of a map before it is enlarged
+    precision: Literal["fp32"] = "fp32"  # of the network that is explained, whatever a bundle of it runs in
     score: str  # what is explained, in words
+    task: str
+    chosen: str = ""  # class whose maps are shown and checked; "" = the most probable one of each lesion
+    bundle: str = ""  # name of the one whose quality gate judged the images; "" = thresholds by default
     data: str = ""
     role: str = ""
     rule: str = ""  # how the lesions were chosen
