@@ -18,6 +18,7 @@ from edgeskin.spec.result import (
     Confusion,
     Curve,
     Estimate,
+    EveryLesion,
     Flips,
     Parity,
     Reliability,
@@ -112,7 +113,7 @@ def accuracy(
         known = labels[task.name] >= 0
         drawn, truth = weights[:, known], labels[task.name][known]
         found = {name: p[task.name][known] for name, p in answers.items()}
-        why = "" if known.any() else "no lesion is labelled for this task"
+        why = "" if known.any() else calibrated.UNLABELLED
         matrices = {name: boot.confusion(drawn, truth, p.argmax(1), len(task.classes)) for name, p in found.items()}
         counts = {name: tuple(tuple(int(n) for n in row) for row in m[0]) for name, m in matrices.items()}
         confusions[task.name] = Confusion(fp32=counts.get("reference"), bundle=counts["core"])
@@ -144,6 +145,55 @@ def accuracy(
         score=checklist.figures(schema, labels, answers, weights),
         calibration=calibration,
     )
+
+
+def every_lesion(
+    deciding: Deciding,
+    labels: Mapping[str, NDArray[np.int64]],
+    groups: Sequence[str],
+    paired: Bools,
+    core: Mapping[Mode, Logits],
+    reference: Mapping[Mode, Logits] | None,
+    *,
+    repeats: int = 1000,
+) -> EveryLesion | None:
+    """Figures of all lesions together: each by both images, or by the dermoscopic one where it has no other.
+
+    None where `accuracy` says it in one of the modes, as all lesions have both images or none has, or for one task.
+
+    Args:
+        labels, groups: as of `accuracy`.
+        paired: which lesions have a clinical image [lesions].
+        core, reference: mode -> logits [lesions, rows, K]; those of mode pair are not read where `paired` is false.
+    """
+    schema = deciding.task_schema
+    if paired.all() or not paired.any():
+        return None
+    answers = {}
+    for name, logits in (("core", core), *([("reference", reference)] if reference is not None else [])):
+        both = decide.task_probabilities(logits["pair"][paired], schema, deciding.fusion, "pair")
+        answers[name] = decide.task_probabilities(logits["dermoscopic"], schema, deciding.fusion, "dermoscopic")
+        for task, found in answers[name].items():
+            found[paired] = both[task]
+    weights = boot.draws(np.unique(list(groups), return_inverse=True)[1].astype(np.int64), repeats)
+    published = literature.figures(schema, labels, answers, weights)
+    if published is None:
+        return None
+    return EveryLesion(
+        lesions=len(paired),
+        without_clinical=int((~paired).sum()),
+        accuracy={task.name: _accuracy(labels[task.name], task.name, answers, weights) for task in schema.tasks},
+        literature=published,
+        score=checklist.figures(schema, labels, answers, weights),
+    )
+
+
+def _accuracy(
+    truth: NDArray[np.int64], task: str, answers: Mapping[str, Mapping[str, Floats]], weights: Floats
+) -> Compared:
+    known = truth >= 0
+    hits = {name: (p[task][known].argmax(1) == truth[known]).astype(float) for name, p in answers.items()}
+    return compare(hits, lambda hit: boot.mean(weights[:, known], hit), "" if known.any() else calibrated.UNLABELLED)
 
 
 def _reliability(given: Mapping[str, Floats], truth: NDArray[np.int64]) -> Reliability | None:

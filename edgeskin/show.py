@@ -240,6 +240,10 @@ def verify(found: VerifyResult) -> None:
             out.line(f"flips of the class:  {flips(parity.predicted)}")
             out.line(f"flips of referral:   {flips(parity.referral)}")
             out.line(f"SQNR of the logits:  {estimate(parity.sqnr_db)} dB")
+    if every := found.every_lesion:
+        title = f"every lesion by the images it has, {every.lesions} of role {found.role} ({found.data})"
+        without = f"{every.without_clinical} without a clinical image"
+        show_figures.every_lesion(every, f"{title}, {without}", own)
     where = f"in the {backend} on this CPU" if emulated else "on this machine"
     good = sum(case.passed for case in found.golden)
     out.line(f"golden cases: {good} of {len(found.golden)} hold {where}")

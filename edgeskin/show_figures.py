@@ -6,7 +6,7 @@ from edgeskin import out
 from edgeskin.calibrated import PHASES, TITLES
 from edgeskin.compared import NO_REFERENCE, shown
 from edgeskin.literature import RATES
-from edgeskin.spec.result import Accuracy, AgainstRest, Calibration, Compared, Estimate, ScoreFigures
+from edgeskin.spec.result import Accuracy, AgainstRest, Calibration, Compared, Estimate, EveryLesion, ScoreFigures
 
 
 def estimate(found: Estimate, signed: bool = False) -> str:
@@ -45,6 +45,17 @@ def accuracy(found: Accuracy, title: str, own: str) -> None:
         _score(found.score, columns)
     if target_task in found.calibration:
         _calibration(target_task, found.calibration[target_task], columns)
+
+
+def every_lesion(found: EveryLesion, title: str, own: str) -> None:
+    """What stands beside the literature where some lesions lack their clinical image: all of them together."""
+    columns = ["metric (95 % interval)", "FP32", own, "difference"]
+    rows = {f"{task} accuracy": value for task, value in found.accuracy.items()}
+    rows[f"mean accuracy of {len(found.accuracy)} tasks"] = found.literature.average_accuracy
+    out.table(title, columns, [compared(name, value) for name, value in rows.items()])
+    _classes(found.literature.classes, own)
+    if found.score:
+        _score(found.score, columns)
 
 
 def _shown(found: Accuracy, target_task: str) -> Iterator[tuple[str, str, Compared]]:
@@ -86,7 +97,8 @@ def _classes(found: tuple[AgainstRest, ...], own: str) -> None:
                 continue
             rows.append((one.title, f"{one.positives} of {one.lesions}", model, *map(_short, given.values())))
             for name, value in given.items():
-                if value.value is None and (told := f"{one.title} {RATES[name]}") not in absent.setdefault(value.reason, []):
+                told = f"{one.title} {RATES[name]}"
+                if value.value is None and told not in absent.setdefault(value.reason, []):
                     absent[value.reason].append(told)
     out.table(
         "a class against the rest of its task, by the most probable class (not by the threshold)",

@@ -172,6 +172,10 @@ def test_from_a_release_to_the_table_of_the_literature(tmp_path):
     found = VerifyResult.parse(json.loads((tmp_path / "verify.json").read_text()), "verify.json")
     assert (found.data, found.role, found.lesions, found.phantom) == ("derm7pt", "test", 60, False)
     assert found.without_clinical == sum(position % 110 == 5 for position in lists["test"])
+    if found.without_clinical:
+        assert found.every_lesion is not None
+        assert (found.every_lesion.lesions, found.accuracy["dermoscopic"].lesions) == (60, 60)
+        assert found.accuracy["pair"].lesions == 60 - found.without_clinical
     for mode in ("pair", "dermoscopic"):
         accuracy = found.accuracy[mode]
         assert accuracy.literature is not None

@@ -5,8 +5,10 @@ import pytest
 from sklearn import metrics as sk
 
 from edgeskin import bootstrap as boot
-from edgeskin import catalog, literature
+from edgeskin import catalog, decide, literature, scoring
+from edgeskin.spec.manifest import Manifest
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
+from edgeskin.spec.train import Fusion
 
 SPC = catalog.schema("spc")
 # Lesions of each class in the whole of Derm7pt, in the order of the classes, as the data set's description gives them.
@@ -84,6 +86,34 @@ def test_whoever_always_answers_the_commonest_class_has_the_published_average():
     assert (melanoma.precision.bundle.value, melanoma.auc.bundle.value) == (None, 0.5)
     assert melanoma.precision.bundle.reason == "no lesion is answered with this class"
     assert globules.precision.bundle.value == pytest.approx(448 / 1011)
+
+
+def test_of_395_cases_all_are_scored_though_five_lack_the_clinical_image():
+    labels, _ = drawn(395, 5)
+    rng = np.random.default_rng(6)
+    known = np.concatenate([np.eye(len(t.classes))[labels[t.name]] for t in SPC.tasks], 1)[:, None]
+    logits = {
+        mode: (1.5 * known + rng.normal(0, 1, (395, rows, known.shape[2]))).astype(np.float32)
+        for mode, rows in (("pair", 2), ("dermoscopic", 1))
+    }
+    paired = np.arange(395) % 80 != 7
+    logits["pair"][~paired] = np.nan
+    half = {t.name: Fusion(dermoscopic_weight=0.5, temperature_alone=1.5) for t in SPC.tasks}
+    deciding = Manifest.model_construct(task_schema=SPC, fusion=half)
+    groups = [str(k) for k in range(395)]
+    every = scoring.every_lesion(deciding, labels, groups, paired, logits, None, repeats=50)
+    assert (every.lesions, every.without_clinical) == (395, 5)
+    assert {one.lesions for one in every.literature.classes} == {every.score.lesions} == {395}
+    answered = {}
+    for name, part in SPC.slices().items():
+        alone = decide.softmax(logits["dermoscopic"][:, 0, part], 1.5)
+        both = (decide.softmax(logits["pair"][:, 0, part]) + decide.softmax(logits["pair"][:, 1, part])) / 2
+        answered[name] = np.where(paired[:, None], both, alone)
+        assert every.accuracy[name].bundle.value == pytest.approx(np.mean(answered[name].argmax(1) == labels[name]))
+    mean = np.mean([one.bundle.value for one in every.accuracy.values()])
+    assert every.literature.average_accuracy.bundle.value == pytest.approx(mean)
+    auc = sk.roc_auc_score(labels["DIAG"] == 2, answered["DIAG"][:, 2])
+    assert every.literature.classes[0].auc.bundle.value == pytest.approx(auc)
 
 
 def test_the_interval_of_an_accuracy_is_as_wide_as_395_cases_allow():

@@ -16,6 +16,7 @@ from edgeskin.spec.result import (
     Calibration,
     Compared,
     Estimate,
+    EveryLesion,
     Flips,
     Literature,
     Reached,
@@ -209,6 +210,21 @@ def test_several_tasks_are_shown_as_the_literature_does(capsys):
     assert "calibration error, its temperatures 0.125 0.125 +0.125" in said  # an older record's interval is not told
     assert "target ece 0.125 0.125 +0.125" in said
     assert said.count("note: target ece: no interval: ") == 1
+
+
+def test_every_lesion_by_the_images_it_has_is_shown_with_its_number(capsys):
+    scored = several_tasks()
+    every = EveryLesion(
+        lesions=395, without_clinical=5, accuracy={"DIAG": one(0.7), "PN": one(0.6)}, literature=scored.literature,
+        score=scored.score,
+    )  # fmt: skip
+    show_figures.every_lesion(every, "every lesion, 395", "INT8")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "every lesion, 395" in said
+    assert "PN accuracy 0.600" in said
+    assert "mean accuracy of 2 tasks 0.765" in said
+    assert "MEL 9 of 395 INT8" in said
+    assert "the score as a test for the target, 395 lesions" in said
 
 
 def test_an_older_record_shows_all_its_tasks(capsys):

@@ -145,6 +145,38 @@ def test_several_tasks_are_also_scored_in_the_form_of_the_literature(result, bun
     assert (found.score.lesions, found.score.labelled) == (LESIONS, 0)
 
 
+def test_beside_the_literature_every_lesion_is_answered_by_the_images_it_has(result, bundle, pairs):
+    schema, every = bundle.manifest.task_schema, result.every_lesion
+    assert (every.lesions, every.without_clinical) == (LESIONS, 1)
+    truth = {task.name: np.array([p.labels[task.name] for p in pairs]) for task in schema.tasks}
+    for side, graphs in (("bundle", "core"), ("fp32", "reference")):
+        model = load(bundle, threads=1, graphs=graphs)
+        given = [model.classify(clinical=p.clinical, dermoscopic=p.dermoscopic) for p in pairs]
+        assert [r.mode for r in given].count("dermoscopic") == 1
+        for task in schema.tasks[:-1]:
+            said = np.array([task.class_names.index(r.predicted[task.name]) for r in given])
+            accuracy = getattr(every.accuracy[task.name], side).value
+            assert accuracy == pytest.approx(metrics.accuracy(truth[task.name], said))
+        melanoma = truth["DIAG"] == schema.task("DIAG").class_names.index("MEL")
+        one = every.literature.classes[0]
+        assert (one.title, one.lesions, one.positives) == ("MEL", LESIONS, melanoma.sum())
+        score = np.array([r.decision.probability for r in given])
+        assert getattr(one.auc, side).value == pytest.approx(metrics.auc(melanoma, score), abs=1e-6)
+        assert every.score.lesions == LESIONS
+        for reached in every.score.reached:
+            flagged = np.array([reached.threshold in r.score_reached for r in given])
+            expected = metrics.sensitivity_specificity(melanoma, flagged)
+            assert getattr(reached.sensitivity, side).value == pytest.approx(expected[0])
+            assert getattr(reached.specificity, side).value == pytest.approx(expected[1])
+    assert every.accuracy["RS"].bundle.reason == "no lesion is labelled for this task"
+
+
+def test_where_all_lesions_have_the_same_images_nothing_is_scored_twice(bundle, pairs):
+    for same in (pairs[:4], [replace(p, clinical=None) for p in pairs[:4]]):
+        found = verify.verify(bundle, same, role="test", threads=1, bootstrap=100)
+        assert found.every_lesion is None
+
+
 def test_what_the_role_lacks_stands_in_the_notes(result):
     assert "role test has no lesion labelled for RS: its figures are undefined" in result.notes
 
@@ -154,6 +186,7 @@ def test_a_record_from_before_these_figures_still_reads(result):
     for accuracy in plain["accuracy"].values():
         for name in ("literature", "score", "calibration"):
             del accuracy[name]
+    del plain["every_lesion"]
     read = VerifyResult.parse(plain, "an older record").accuracy["pair"]
     assert (read.literature, read.score, read.calibration) == (None, None, {})
 

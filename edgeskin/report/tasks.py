@@ -4,9 +4,9 @@ from edgeskin.calibrated import PHASES, TITLES
 from edgeskin.compared import NO_ECE_INTERVAL, shown
 from edgeskin.literature import RATES
 from edgeskin.report.inputs import BundleInput
-from edgeskin.report.text import MODE_TITLES, NONE, Table, estimate, remarks, signed
+from edgeskin.report.text import EVERY_LESION, MODE_TITLES, NONE, Table, estimate, remarks, signed
 from edgeskin.report.view import label, modes_of
-from edgeskin.spec.result import Compared, Estimate
+from edgeskin.spec.result import Accuracy, Compared, Estimate, EveryLesion, VerifyResult
 
 
 def tables(bundle: BundleInput) -> tuple[Table, ...]:
@@ -24,23 +24,33 @@ def folded(bundle: BundleInput) -> tuple[Table, ...]:
     return () if table is None else (table,)
 
 
+def _groups(found: VerifyResult) -> list[tuple[str, int, Accuracy | EveryLesion]]:
+    """What is scored as in the literature: both modes, and where some lack an image, each lesion by those it has."""
+    groups: list[tuple[str, int, Accuracy | EveryLesion]] = [
+        (MODE_TITLES[mode], scored.lesions, scored) for mode, scored in modes_of(found.accuracy)
+    ]
+    if every := found.every_lesion:
+        groups.append((EVERY_LESION, every.lesions, every))
+    return groups
+
+
 def _classes(bundle: BundleInput) -> Table | None:
     """Two rows a class: FP32, and what was built."""
     assert bundle.verify is not None  # the caller has looked
     rows: list[tuple[str, ...]] = []
     marked: set[int] = set()
     found: list[tuple[str, str, Compared]] = []
-    for mode, scored in modes_of(bundle.verify.accuracy):
+    for where, count, scored in _groups(bundle.verify):
         if scored.literature is None:
             continue
         marked.add(len(rows))
-        rows.append((f"{MODE_TITLES[mode]}, {scored.lesions} lesions", *[""] * 5))
+        rows.append((f"{where}, {count} lesions", *[""] * 5))
         for one in scored.literature.classes:
             figures: dict[str, Compared] = {name: getattr(one, name) for name in RATES}
             head = f"{one.title}, {one.positives} lesions"
             for model, side in (("FP32", "fp32"), (label(bundle), "bundle")):
                 rows.append((head, model, *(estimate(getattr(value, side)) for value in figures.values())))
-            found += [(f"{one.title} {RATES[n]}", MODE_TITLES[mode], value) for n, value in figures.items()]
+            found += [(f"{one.title} {RATES[n]}", where, value) for n, value in figures.items()]
     if not rows:
         return None
     note = (
@@ -60,21 +70,21 @@ def _score(bundle: BundleInput) -> Table | None:
     rows: list[tuple[str, ...]] = []
     marked, labelled = set(), set()
     found: list[tuple[str, str, Compared]] = []
-    for mode, scored in modes_of(bundle.verify.accuracy):
+    for where, _, scored in _groups(bundle.verify):
         if scored.score is None:
             continue
         marked.add(len(rows))
         labelled.add(scored.score.labelled)
-        rows.append((f"{MODE_TITLES[mode]}, {scored.score.lesions} lesions", "", "", "", ""))
+        rows.append((f"{where}, {scored.score.lesions} lesions", "", "", "", ""))
         for one in scored.score.reached:
             for name, value, true in (
                 ("sensitivity", one.sensitivity, one.labelled_sensitivity),
                 ("specificity", one.specificity, one.labelled_specificity),
             ):
                 rows.append((f"score ≥ {one.threshold}: {name}", *_three(value), estimate(true)))
-                found.append((f"score ≥ {one.threshold}, {name}", MODE_TITLES[mode], value))
+                found.append((f"score ≥ {one.threshold}, {name}", where, value))
         rows.append(("mean distance to the true score, points", *_three(scored.score.distance), NONE))
-        found.append(("distance to the true score", MODE_TITLES[mode], scored.score.distance))
+        found.append(("distance to the true score", where, scored.score.distance))
     if not rows or schema.score is None:
         return None
     counts = " and ".join(str(count) for count in sorted(labelled))

@@ -12,6 +12,7 @@ from edgeskin.spec.suite import Scenario
 
 NONE = "–"
 MODE_TITLES: dict[Mode, str] = {"pair": "clinical + dermoscopic", "dermoscopic": "dermoscopic alone"}
+EVERY_LESION = "each by the images it has"
 ROUTE_TITLES: dict[Route, str] = {"network": "network only", "decision": "camera frames to decision"}
 SCENARIO_TITLES: dict[Scenario, str] = {
     "single": "back to back (single)",

@@ -1,11 +1,13 @@
 """Records -> tables of text, the same for the HTML page and its Markdown twin."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from edgeskin import compared
 from edgeskin.report.inputs import BundleInput, ReportInput
 from edgeskin.report.text import (
+    EVERY_LESION,
     LOWER_IS_BETTER,
     MODE_TITLES,
     NONE,
@@ -149,7 +151,14 @@ def accuracy(bundle: BundleInput) -> Table | None:
         return None
     verify = bundle.verify
     note = f"Role {verify.role} of {verify.data or 'the data'}; 95 % bootstrap intervals of {verify.bootstrap} draws."
-    return accuracy_table(bundle.manifest.task_schema, verify.accuracy, label(bundle), "Accuracy", "accuracy", note)
+    schema = bundle.manifest.task_schema
+    table = accuracy_table(schema, verify.accuracy, label(bundle), "Accuracy", "accuracy", note)
+    if (every := verify.every_lesion) is None:
+        return table
+    rows = [(f"{EVERY_LESION}, {every.lesions} lesions", "", "", "")]
+    rows += [_compared(f"{(t.title or t.name).lower()} accuracy", every.accuracy[t.name]) for t in schema.tasks]
+    rows.append(_compared(f"mean accuracy of {len(schema.tasks)} tasks", every.literature.average_accuracy))
+    return replace(table, rows=(*table.rows, *rows), marked=table.marked | {len(table.rows)})
 
 
 def accuracy_table(
@@ -180,7 +189,7 @@ def accuracy_table(
     return Table(caption, columns, tuple(rows), f"{note} {remarks(shown)}".strip(), frozenset(marked), key=key)
 
 
-def _compared(title: str, found: Compared) -> tuple[str, ...]:
+def _compared(title: str, found: Compared) -> tuple[str, str, str, str]:
     return title, estimate(found.fp32), estimate(found.bundle), estimate(found.difference, signed=True, digits=4)
 
 

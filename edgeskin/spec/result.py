@@ -139,7 +139,7 @@ class Calibration(Spec):
     """What temperatures do to a task's calibration error `ece` and negative log likelihood `nll` (nats).
 
     `before`: every temperature 1, weights of the branches as stored; `after`: as the bundle decides; `change` = after -
-    before on the same draws.
+    before on the same draws. `ece` is a point: see edgeskin/compared.py, `shown`.
     """
 
     before: dict[str, Compared]
@@ -163,6 +163,19 @@ class Accuracy(Spec):
     literature: Literature | None = None  # null: the schema has one task
     score: ScoreFigures | None = None  # null: the schema has no score
     calibration: dict[str, Calibration] = Field(default_factory=dict)  # by task
+
+
+class EveryLesion(Spec):
+    """All lesions as a device answers them: by both images, or by the dermoscopic one where there is no clinical one.
+
+    Methods on Derm7pt are scored on every case of the test list, and some of its cases lack the clinical image.
+    """
+
+    lesions: int
+    without_clinical: int
+    accuracy: dict[str, Compared]  # by task
+    literature: Literature
+    score: ScoreFigures | None = None
 
 
 class GoldenResult(Spec):
@@ -196,6 +209,7 @@ class VerifyResult(Spec):
     without_clinical: int
     parity: dict[Mode, Parity]  # a mode that is not here is explained in notes
     accuracy: dict[Mode, Accuracy]
+    every_lesion: EveryLesion | None = None  # null: `accuracy` says it, one task, or an older result
     bootstrap: int
     threads: int
     engine: dict[str, JsonValue]

@@ -8,7 +8,7 @@ import pytest
 
 from edgeskin import scoring
 from edgeskin.bundle import Bundle
-from edgeskin.report import html, inputs, tasks, text
+from edgeskin.report import html, inputs, tasks, text, view
 from edgeskin.spec.result import Compared, Estimate, VerifyResult
 
 LESIONS = 60
@@ -31,7 +31,10 @@ def scored(bundle: Bundle, verified: VerifyResult) -> inputs.BundleInput:
         mode: scoring.accuracy(bundle.manifest, mode, labels, groups, core[:, -k:], reference[:, -k:], repeats=100)
         for mode, k in (("dermoscopic", 1), ("pair", 2))
     }
-    record = verified.model_copy(update={"accuracy": accuracy, "lesions": LESIONS})
+    paired = np.arange(LESIONS) > 3
+    logits = [{"pair": x, "dermoscopic": x[:, -1:]} for x in (core, reference)]
+    every = scoring.every_lesion(bundle.manifest, labels, groups, paired, *logits, repeats=100)
+    record = verified.model_copy(update={"accuracy": accuracy, "lesions": LESIONS, "every_lesion": every})
     return inputs.BundleInput(manifest=bundle.manifest, sha256=bundle.sha256, verify=record)
 
 
@@ -41,7 +44,17 @@ def test_tables_hold_the_figures_of_the_record(scored: inputs.BundleInput) -> No
     found = scored.verify.accuracy["pair"]
     assert found.literature is not None
     assert found.score is not None
-    assert len(classes.rows) == 2 * (1 + 2 * 8)
+    assert len(classes.rows) == 3 * (1 + 2 * 8)
+    every = scored.verify.every_lesion
+    assert every is not None
+    together = classes.rows[2 * (1 + 2 * 8) :]
+    assert together[0][0] == f"each by the images it has, {LESIONS} lesions"
+    assert together[2][2] == text.estimate(every.literature.classes[0].auc.bundle)
+    assert score.rows[sorted(score.marked)[2]][0] == together[0][0]
+    accuracies = view.accuracy(scored)
+    assert accuracies is not None
+    assert accuracies.rows[max(accuracies.marked)][0] == together[0][0]
+    assert accuracies.rows[-1][2] == text.estimate(every.literature.average_accuracy.bundle)
     assert classes.rows[0][0] == f"clinical + dermoscopic, {LESIONS} lesions"
     melanoma = found.literature.classes[0]
     assert classes.rows[1] == (
