@@ -13,25 +13,21 @@ from edgeskin.spec.train import Fusion, Modalities, Threshold, Thresholds
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SENSITIVITY = 0.90
+FEWEST = 10  # lesions that a temperature is fitted on
+BOUNDS = (0.25, 4.0)  # of a temperature
 _THIRDS = np.round(np.arange(0, 1.0001, 0.05), 2)  # weights of a fused head
 
 
-def negative_log_likelihood(probabilities: Floats, truth: Ints) -> float:
-    """Mean -log p(truth).
-
-    >>> negative_log_likelihood(np.array([[0.5, 0.5]]), np.array([0])).__round__(4)
-    0.6931
-    """
-    return float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)).mean())
-
-
 def temperature(logits: Floats, truth: Ints) -> float:
-    """The temperature in 0.25..4 that minimises the negative log likelihood (Guo et al. 2017); 1.0 without lesions."""
-    if not len(truth):
+    """The temperature in 0.25..4 that minimises the negative log likelihood (Guo et al. 2017).
+
+    1.0 where there are fewer than `FEWEST` lesions to fit it on: a few lucky answers would make it as cold as it gets.
+    """
+    if len(truth) < FEWEST:
         return 1.0
     found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(softmax(logits, float(np.exp(log_t))), truth),
-        bounds=(np.log(0.25), np.log(4.0)),
+        lambda log_t: metrics.negative_log_likelihood(softmax(logits, float(np.exp(log_t))), truth),
+        bounds=tuple(np.log(BOUNDS)),
         method="bounded",
     )
     return round(float(np.exp(found.x)), 4)
@@ -59,14 +55,16 @@ def choose_fusion(
         known = labels[:, index] >= 0
         paired = known & ~np.isnan(both[:, 0, 0])
         truth = labels[paired, index]
-        warm_clinical = temperature(both[paired, 0, part], truth)
-        warm_dermoscopic = temperature(both[paired, 1, part], truth)
+        # What the network does not look at has no answers to fit a temperature on.
+        warm_clinical = temperature(both[paired, 0, part], truth) if modalities != "dermoscopic" else 1.0
+        warm_dermoscopic = temperature(both[paired, 1, part], truth) if modalities != "clinical" else 1.0
+        warm_alone = temperature(alone[known, part], labels[known, index]) if modalities != "clinical" else 1.0
         clinical = softmax(both[paired, 0, part], warm_clinical)
         dermoscopic = softmax(both[paired, 1, part], warm_dermoscopic)
         warm_fused = temperature(both[paired, 2, part], truth) if both.shape[1] == 3 else 1.0
         fused = softmax(both[paired, -1, part], warm_fused)
         scores = [
-            negative_log_likelihood((1 - f) * (w * dermoscopic + (1 - w) * clinical) + f * fused, truth)
+            metrics.negative_log_likelihood((1 - f) * (w * dermoscopic + (1 - w) * clinical) + f * fused, truth)
             if len(truth)
             else 0.0
             for f, w in grid
@@ -78,9 +76,74 @@ def choose_fusion(
             temperature_clinical=warm_clinical,
             temperature_dermoscopic=warm_dermoscopic,
             temperature_fused=warm_fused,
-            temperature_alone=temperature(alone[known, part], labels[known, index]),
+            temperature_alone=warm_alone,
         )
     return found
+
+
+def doubts(
+    both: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion], modalities: Modalities = "both"
+) -> list[str]:
+    """Which temperatures are no minimum, a sentence for each reason: too few lesions to fit on, or stopped at a bound.
+
+    Args: as `choose_fusion` takes and gives them.
+
+    >>> schema = Schema.parse({"name": "x", "tasks": [{"name": "A", "classes": [{"name": "a"}, {"name": "b"}]}],
+    ...     "target": {"task": "A", "positive": ["b"]}}, "x")
+    >>> rule = Fusion(dermoscopic_weight=0.5, temperature_clinical=4.0, temperature_dermoscopic=1.3)
+    >>> both, labels = np.zeros((12, 2, 2)), np.zeros((12, 1), np.int64)
+    >>> doubts(both, labels, schema, {"A": rule})
+    ['temperatures at a bound of 0.25..4, their best may lie beyond: A clinical 4 (n = 12)']
+    """
+    has = ~np.isnan(both[:, 0, 0])
+    few, bound = [], []
+    branches = ("clinical", "dermoscopic", "fused")[: both.shape[1]]
+    used = {"both": (*branches, "alone"), "dermoscopic": ("dermoscopic", "alone"), "clinical": ("clinical",)}
+    for index, task in enumerate(schema.tasks):
+        known = labels[:, index] >= 0
+        for name in used[modalities]:
+            count = int((known if name == "alone" else known & has).sum())
+            value = float(getattr(fusion[task.name], f"temperature_{name}"))
+            if count < FEWEST:
+                few.append(f"{task.name} {name} (n = {count})")
+            elif not BOUNDS[0] * 1.001 < value < BOUNDS[1] / 1.001:
+                bound.append(f"{task.name} {name} {value:g} (n = {count})")
+    kinds = {
+        f"temperatures left at 1, fewer than {FEWEST} control lesions": few,
+        f"temperatures at a bound of {BOUNDS[0]:g}..{BOUNDS[1]:g}, their best may lie beyond": bound,
+    }
+    return [f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found]
+
+
+def control_metrics(
+    both: Floats, alone: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion], logged: dict[str, float]
+) -> dict[str, float]:
+    """Macro-F1, balanced accuracy and AUC of the target on the control role by this very fusion, where defined.
+
+    Lesions with both images are read as pairs, the others by their dermoscopic image alone.
+
+    Args:
+        both, alone, labels, fusion: as `choose_fusion` takes and gives them.
+        logged: what the training logged last, of which the loss stays.
+    """
+    has = ~np.isnan(both[:, 0, 0])
+    pair = task_probabilities(both, schema, fusion, "pair")
+    lone = task_probabilities(alone[:, None], schema, fusion, "dermoscopic")
+    merged = {task: np.where(has[:, None], pair[task], lone[task]) for task in pair}
+    index = [task.name for task in schema.tasks].index(schema.target.task)
+    known = labels[:, index] >= 0
+    truth, values = labels[known, index], merged[schema.target.task][known]
+    classes = values.shape[1]
+    answers = values.argmax(1)
+    found = {
+        **{name: value for name, value in logged.items() if name == "loss"},
+        "control_macro_f1": metrics.macro_f1(truth, answers, classes),
+        "control_balanced_accuracy": metrics.balanced_accuracy(truth, answers, classes),
+        "control_target_auc": metrics.auc(
+            np.isin(truth, schema.target_indices()), target_probability(merged, schema)[known]
+        ),
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def choose_thresholds(

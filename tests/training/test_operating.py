@@ -3,12 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeskin import metrics
 from edgeskin.decide import softmax, target_probability, task_probabilities
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
+from edgeskin.spec.train import Fusion
 from edgeskin.training.operating import (
     choose_fusion,
     choose_thresholds,
-    negative_log_likelihood,
+    control_metrics,
+    doubts,
     temperature,
 )
 
@@ -52,9 +55,60 @@ def test_temperature_stays_in_its_range():
     assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
 
 
-def test_likelihood_of_certainty_and_its_opposite():
-    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([0])) == 0
-    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(12 * np.log(10))
+def test_a_handful_of_lesions_gives_no_temperature():
+    """Nine lucky answers would make it as cold as it gets; of ten it is fitted."""
+    sure = np.array([[9.0, 0.0]] * 10)
+    assert temperature(sure[:9], np.zeros(9, int)) == 1.0
+    assert temperature(sure, np.zeros(10, int)) < 0.3
+
+
+def test_temperatures_that_are_no_minimum_are_told():
+    rng = np.random.default_rng(4)
+    both, alone, labels = control(rng, 60, lacking=0)
+    both[:, 0, :3] = 3 * np.eye(3)[labels[:, 0]]  # the clinical branch is never wrong on DIAG
+    labels[9:, 1] = -1
+    found = doubts(both, labels, SCHEMA, choose_fusion(both, alone, labels, SCHEMA))
+    few = "SIDE clinical (n = 9), SIDE dermoscopic (n = 9), SIDE alone (n = 9)"
+    assert found == [
+        f"temperatures left at 1, fewer than 10 control lesions: {few}",
+        "temperatures at a bound of 0.25..4, their best may lie beyond: DIAG clinical 0.25 (n = 60)",
+    ]
+    plain, alone, labels = control(rng, 60)
+    assert doubts(plain, labels, SCHEMA, choose_fusion(plain, alone, labels, SCHEMA)) == []
+
+
+@pytest.mark.parametrize("modality", ["clinical", "dermoscopic"])
+def test_a_branch_that_the_network_lacks_has_no_temperature(modality):
+    both, alone, labels = control(np.random.default_rng(5), lacking=0)
+    both[:, int(modality == "clinical")] = 0
+    alone = np.zeros_like(alone) if modality == "clinical" else both[:, 1]
+    fusion = choose_fusion(both, alone, labels, SCHEMA, modality)
+    other = {"clinical": ("dermoscopic", "alone"), "dermoscopic": ("clinical",)}[modality]
+    assert all(getattr(fusion["DIAG"], f"temperature_{name}") == 1.0 for name in other)
+    assert getattr(fusion["DIAG"], f"temperature_{modality}") != 1.0
+    assert doubts(both, labels, SCHEMA, fusion, modality) == []
+
+
+def test_figures_of_the_control_role_are_those_of_the_fusion():
+    """By hand: the clinical image overrules where it has all the weight; alone, the dermoscopic one speaks."""
+    both = np.zeros((4, 2, 5))
+    both[:, 0, [1, 1, 0, 0]] = np.array([[4, 4, 0, 0]] * 4)  # clinical: MEL
+    both[:, 1, 0] = 4  # dermoscopic: NEV
+    both[3, 0] = np.nan
+    alone = both[:, 1].copy()
+    alone[3, 2] = 9  # the last one has no clinical image: BCC
+    labels = np.array([[1, -1], [0, -1], [-1, -1], [2, -1]])
+    rule = Fusion(dermoscopic_weight=0.9)
+    rules = {"DIAG": rule, "SIDE": rule}
+    found = control_metrics(both, alone, labels, SCHEMA, rules, {"loss": 0.5, "control_macro_f1": 0.123})
+    assert found["loss"] == 0.5
+    assert found["control_balanced_accuracy"] == pytest.approx(2 / 3)  # NEV, NEV, BCC for MEL, NEV, BCC
+    assert found["control_macro_f1"] == pytest.approx((0 + 2 / 3 + 1) / 3)
+    clinical = {name: rule.model_copy(update={"dermoscopic_weight": 0.0}) for name in rules}
+    found = control_metrics(both, alone, labels, SCHEMA, clinical, {})
+    assert found["control_macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)  # MEL, MEL, BCC
+    labels[0] = -1
+    assert "control_target_auc" not in control_metrics(both, alone, labels, SCHEMA, rules, {})  # no melanoma
 
 
 @settings(max_examples=15, deadline=None)
@@ -84,7 +138,7 @@ def test_the_weight_is_the_best_of_the_grid():
     def cost(weight):
         changed = {t: f.model_copy(update={"dermoscopic_weight": weight}) for t, f in fusion.items()}
         fused = task_probabilities(both, SCHEMA, changed, "pair")["DIAG"]
-        return negative_log_likelihood(fused, labels[:, 0])
+        return metrics.negative_log_likelihood(fused, labels[:, 0])
 
     best = cost(fusion["DIAG"].dermoscopic_weight)
     assert all(best <= cost(w) + 1e-12 for w in np.arange(0.5, 1.001, 0.05))
@@ -123,7 +177,7 @@ def test_both_weights_are_the_best_of_the_grid_together():
             t: f.model_copy(update={"dermoscopic_weight": weight, "fused_weight": third}) for t, f in fusion.items()
         }
         fused = task_probabilities(given_logits[paired], SCHEMA, changed, "pair")["DIAG"]
-        return negative_log_likelihood(fused, labels[paired, 0])
+        return metrics.negative_log_likelihood(fused, labels[paired, 0])
 
     best = cost(fusion["DIAG"].dermoscopic_weight, fusion["DIAG"].fused_weight)
     costs = [cost(w, f) for w in np.arange(0.5, 1.001, 0.05) for f in np.arange(0, 1.001, 0.05)]
