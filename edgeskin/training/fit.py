@@ -73,10 +73,13 @@ class Data(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Augmented training pairs."""
+        sampler = EpochSampler(len(self.labels), self.train.seed, self.deal.batch * self.deal.batches)
+        if self.trainer is not None:  # workers draw their first batches before the trainer names the epoch of a resume
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         loader: Any = DataLoader(
             TrainingPairs(self.train_frames, [p.clinical is not None for p in self.pairs], self.labels, self.train),
             batch_size=self.deal.batch,
-            sampler=EpochSampler(len(self.labels), self.train.seed, self.deal.batch * self.deal.batches),
+            sampler=sampler,
             # Its own: a loader draws a number when it starts an epoch, in a resumed run at another moment than in a
             # whole one, and that must not shift the dropout masks.
             generator=torch.Generator(),

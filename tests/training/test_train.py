@@ -138,8 +138,12 @@ def test_interrupted_after_the_last_epoch(request_of, tmp_path, monkeypatch, dec
     assert not (tmp_path / "cut" / "last.ckpt").exists()
 
 
-def test_interrupted_within_an_epoch(whole, request_of, tmp_path, monkeypatch):
-    """In the second epoch: the resume starts that epoch again and ends with the same weights."""
+@pytest.mark.parametrize("workers", [0, 1])
+def test_interrupted_within_an_epoch(whole, request_of, tmp_path, monkeypatch, workers):
+    """In the second epoch: the resume starts that epoch again and ends with the same weights.
+
+    Also where workers fetch: they draw before the trainer has told the sampler which epoch it is.
+    """
     _, record = whole
     step, seen = PairTrainer.training_step, []
 
@@ -151,14 +155,14 @@ def test_interrupted_within_an_epoch(whole, request_of, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(PairTrainer, "training_step", cut)
         with pytest.raises(Killed):
-            run(request_of(), tmp_path)
+            run(request_of(workers=workers), tmp_path)
 
     def count(self, batch, index):
         seen.append(self.current_epoch)
         return step(self, batch, index)
 
     monkeypatch.setattr(PairTrainer, "training_step", count)
-    resumed = run(request_of(), tmp_path)
+    resumed = run(request_of(workers=workers), tmp_path)
     assert set(seen) == {1}  # the first epoch is not trained again
     assert resumed.weights_sha256 == record.weights_sha256
     assert resumed.control_metrics == record.control_metrics
