@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeskin import catalog, env, out, provenance
+from edgeskin import catalog, out, provenance
 from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.data import registry
 from edgeskin.data.pairs import Pair, PairSet
@@ -55,15 +55,10 @@ def load_roles(data: DataSpec) -> tuple[PairSet, Roles]:
 def train(data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path) -> Checkpoint:
     """Check every image, then train. Raises EdgeskinError with all faults of the data before the first step."""
     from edgeskin.data.check import check_images
-    from edgeskin.model.checkpoint import RECORD
-    from edgeskin.training.processes import joined
     from edgeskin.training.train import train as fit
 
-    spec = joined(spec)
     pairset, roles = load_roles(data)
-    if not (folder / RECORD).is_file() and not env.rank():  # other processes of the training wait for this one
-        check_images(pairset)
-    return fit(pairset, roles, data, network, spec, weights, folder)
+    return fit(pairset, roles, data, network, spec, weights, folder, check=partial(check_images, pairset))
 
 
 def build(

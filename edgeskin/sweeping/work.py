@@ -42,7 +42,8 @@ def perform(job: Job) -> None:
     import torch
 
     from edgeskin.model.checkpoint import RECORD, load_network
-    from edgeskin.training.train import RUN, train
+    from edgeskin.training.request import RUN
+    from edgeskin.training.train import train
 
     begun, whole = time.monotonic(), not (job.folder / RUN).is_file()
     torch.set_num_threads(job.threads)

@@ -1,18 +1,21 @@
 """Progress, resume and weight averaging of a training run."""
 
+import csv
+import io
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from edgeskin import out
-from edgeskin.files import sync
-
-_LAST = "last.ckpt"
+from edgeskin.errors import EdgeskinError
+from edgeskin.files import sync, write_atomic
+from edgeskin.training.request import LAST
 
 
 class ShowProgress(Callback):
@@ -61,19 +64,45 @@ class ShowProgress(Callback):
 
 
 class Resumable(Callback):
-    """Keeps the state after each finished epoch, written under a temporary name and renamed."""
+    """Keeps the state after each finished epoch, written under a temporary name and renamed; and the log of all epochs.
+
+    The log, logs/csv/metrics.csv, is written anew from rows that are part of the state: a resumed run has those of the
+    epochs before it too.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / _LAST
-        self.metrics: dict[str, float] = {}  # of the last finished epoch
+        self.path = folder / LAST
+        self.table = folder / "logs" / "csv" / "metrics.csv"
+        self.rows: list[dict[str, float]] = []  # one an epoch
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last finished epoch."""
+        return {name: value for name, value in self.rows[-1].items() if name not in ("epoch", "step")}
 
     def found(self) -> str | None:
         """The state of an earlier, interrupted run."""
         return str(self.path) if self.path.is_file() else None
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save. This callback comes before the averaging one, whose state is part of what is saved."""
-        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        """Save. This callback comes before the averaging one, whose state is part of what is saved.
+
+        Raises:
+            EdgeskinError: weights or statistics are not finite; the state of the epoch before stays.
+        """
+        tensors = (value for value in pl_module.state_dict().values() if value.is_floating_point())
+        finite = all(bool(torch.isfinite(value).all()) for value in tensors)
+        # Of all processes: they save together.
+        if not trainer.strategy.reduce_boolean_decision(finite):
+            raise EdgeskinError(
+                "the weights are not finite",
+                got=f"after epoch {trainer.current_epoch + 1}",
+                fix="train with a lower --learning-rate into another --out",
+            )
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
+        if trainer.is_global_zero:
+            write_atomic(self.table, _table(self.rows))  # before the state: an epoch that it lacks is trained again
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
@@ -82,20 +111,20 @@ class Resumable(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What is saved of this callback itself."""
-        return {"metrics": self.metrics}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The reverse."""
-        self.metrics = dict(state_dict.get("metrics", {}))
+        self.rows = list(state_dict.get("rows") or [state_dict["metrics"]])  # (states once held the last epoch alone)
 
-    def clean(self) -> None:
-        """Remove what only a resume needs."""
-        self.path.unlink(missing_ok=True)
-        frames = self.path.parent / "frames"
-        if frames.is_dir():
-            for file in frames.iterdir():
-                file.unlink()
-            frames.rmdir()
+
+def _table(rows: list[dict[str, float]]) -> str:
+    """CSV with a column for everything that any epoch logged."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, sorted({name for row in rows for name in row}), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 class _Average(WeightAveraging):
@@ -110,6 +139,11 @@ class _Average(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Follow the network to its device: the average is made before the network gets there."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After each step of the optimiser."""

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -124,7 +124,7 @@ def fit(
         num_nodes=machines,
         strategy="ddp_find_unused_parameters_true" if train.devices > 1 else "auto",
         precision="16-mixed" if mixed and kind == "gpu" else "32-true",
-        logger=[CSVLogger(folder, name="logs", version="csv"), TensorBoardLogger(folder, name="logs", version="tb")],
+        logger=TensorBoardLogger(folder, name="logs", version="tb"),  # a table of the epochs is `resumable`'s
         callbacks=[callbacks.ShowProgress(train.epochs, data.deal.batches), resumable, *after],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -30,8 +30,11 @@ from edgeskin.training.allocator import keep_memory
 from edgeskin.training.callbacks import Resumable
 from edgeskin.training.fakequant import fake_quantised
 from edgeskin.training.fit import Data, fit
+from edgeskin.training.frames import label_array
 from edgeskin.training.module import PairTrainer
-from edgeskin.training.train import RUN, class_counts, control_logits, same_run
+from edgeskin.training.operating import control_metrics
+from edgeskin.training.request import FRAMES, RUN, clean, same_run
+from edgeskin.training.train import class_counts, control_logits
 
 MEASURED = 160  # lesions of the control role, at most, on which divergences from the teacher are taken
 Logits = tuple[NDArray[np.float64], NDArray[np.float64]]  # of pairs [N, 2, K], of dermoscopic images alone [N, K]
@@ -67,6 +70,7 @@ def qat(run: Path, record: Checkpoint, pairset: PairSet, roles: Roles, spec: Qat
     if same_run(folder, request) and (folder / QAT).is_file():
         out.note(f"{folder}: finished before, nothing to do")
         read_qat(folder)
+        clean(folder)  # a kill may have come between the record and this
         return read_record(folder)
     with os_errors(folder):
         write_atomic(folder / RUN, pretty_json(request))
@@ -147,7 +151,7 @@ def _tune(
     train = _training(record, spec, teacher)
     student = fake_quantised(teacher, _calibration(record, roles, spec), spec.weight_bits)
     pairs = _drawn(roles["train"], spec)
-    sets = Data(pairs, roles["control"], schema, record.preprocess, train, folder / "frames")
+    sets = Data(pairs, roles["control"], schema, record.preprocess, train, folder / FRAMES)
     counts = class_counts(sets.labels, schema)
     loss = BiasedLoss(schema, counts, train)
     module = Distiller(student, teacher, loss, schema, train, sets.steps, spec)
@@ -158,12 +162,15 @@ def _tune(
     before = logits_divergence(control_logits(student, frames, control), wanted, schema)
     resumable = Resumable(folder)
     fit(module, sets, train, folder, resumable, mixed=False)  # half precision would hide the grid
-    after = logits_divergence(control_logits(student, frames, control), wanted, schema)
+    both, alone = control_logits(student, sets.control_frames, roles["control"])
+    after = logits_divergence((both[places], alone[places]), wanted, schema)
+    labels = label_array(roles["control"], schema)
+    reached = control_metrics(both, alone, labels, schema, record.fusion, resumable.metrics)
 
     tuned = load_network(run, record)
     tuned.load_state_dict(student.state_dict())  # the rounding has no state
     plain = logits_divergence(control_logits(tuned, frames, control), wanted, schema)
-    save_checkpoint(folder, tuned, _record(record, teacher_sha256, resumable.metrics))
+    save_checkpoint(folder, tuned, _record(record, teacher_sha256, reached))
     found = QatRecord(
         spec=spec,
         tuned=Tuned(
@@ -177,7 +184,7 @@ def _tune(
         quantised_after=after,
     )
     write_atomic(folder / QAT, pretty_json(found.to_json()))
-    resumable.clean()
+    clean(folder)
     out.note(f"divergence from FP32 on the control role, fake-quantised: {before:.5f} before, {after:.5f} after")
     return read_record(folder)
 
@@ -218,12 +225,12 @@ def _drawn(pairs: tuple[Pair, ...], spec: QatSpec) -> tuple[Pair, ...]:
     return tuple(pairs[index] for index in sorted(order))
 
 
-def _record(record: Checkpoint, teacher_sha256: str, logged: dict[str, float]) -> Checkpoint:
+def _record(record: Checkpoint, teacher_sha256: str, reached: dict[str, float]) -> Checkpoint:
     """The teacher's record, as far as it still holds."""
     source: dict[str, Any] = {
         "created": provenance.now(),
         "weights_source": f"fine-tuned under fake quantisation from checkpoint {teacher_sha256[:12]}",
-        "control_metrics": {name: value for name, value in logged.items() if np.isfinite(value)},
+        "control_metrics": reached,
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
     }

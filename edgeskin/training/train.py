@@ -1,8 +1,6 @@
 """The training stage: data in, checkpoint out; killed runs resume, finished ones are not redone."""
 
-import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,83 +12,63 @@ from edgeskin.data.pairs import Pair, PairSet
 from edgeskin.data.roles import Roles
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import os_errors, pretty_json, write_atomic
-from edgeskin.spec.base import Spec
 from edgeskin.spec.preprocess import Preprocess
+from edgeskin.spec.roles import Role
 from edgeskin.spec.train import Checkpoint, DataSpec, NetworkSpec, TrainSpec
 from edgeskin.training.allocator import keep_memory
-
-RUN = "run.json"
+from edgeskin.training.request import FRAMES, RUN, clean, hash_if_there, same_run
 
 
 def train(
     pairset: PairSet, roles: Roles, data: DataSpec, network: NetworkSpec, spec: TrainSpec, weights: str, folder: Path,
-    *, frames: Path | None = None,
+    *, frames: Path | None = None, check: Callable[[], None] = lambda: None,
 ) -> Checkpoint:  # fmt: skip
     """Train the shared network and write checkpoint.safetensors and checkpoint.json into `folder`.
 
     Args:
         frames: where the decoded frames lie, for trainings that share them; None: in `folder`, until the end.
+        check: called once all that is quickly refused was not, before anything is written.
 
     Raises:
-        EdgeskinError: another run is in that folder, weights that do not fit, a loss that is not finite.
+        EdgeskinError: another run is in that folder, weights that do not fit, a role without an image that the network
+            looks at, a loss, weights or answers that are not finite.
     """
     from edgeskin.model.checkpoint import RECORD, read_record
     from edgeskin.training.processes import joined
 
     spec = joined(spec)
+    finished, teacher = (folder / RECORD).is_file(), Path(spec.teacher)
+    taught: dict[str, str] = {}
+    if spec.teacher and ((teacher / RECORD).is_file() or not finished):
+        # By its weights: another teacher may come to lie in the same folder.
+        taught = {"teacher_sha256": read_record(teacher).weights_sha256}
     request = {
         "data": data.to_json(),
         "network": network.to_json(),
         "train": spec.to_json(),
         "weights": weights,
         "roles": {role: record.to_json() for role, record in roles.records().items()},
+        **hash_if_there("weights_file_sha256", weights),
+        **taught,
     }
-    # By its weights: another teacher may come to lie in the same folder.
-    taught = {"teacher_sha256": read_record(Path(spec.teacher)).weights_sha256} if spec.teacher else {}
-    request |= taught
-    if same_run(folder, request) and (folder / RECORD).is_file():
+    if same_run(folder, request) and finished:
         out.note(f"{folder}: finished before, nothing to do")
-        return read_record(folder)
-    with os_errors(folder):
         if not env.rank():
+            clean(folder)  # a kill may have come between the checkpoint and this
+        return read_record(folder)
+
+    def begin() -> None:
+        if not env.rank():
+            check()
             write_atomic(folder / RUN, pretty_json(request))
-        return _fit(pairset, roles, data, network, spec, weights, folder, frames, taught)
 
-
-def same_run(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder holds this very run. Raises if it holds another one."""
-    path = folder / RUN
-    if not path.is_file():
-        return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        found = None
-    if isinstance(found, dict):
-        found = _with_defaults(found)
-    if found != request:
-        changed = [k for k in request if not isinstance(found, dict) or found.get(k) != request[k]]
-        raise EdgeskinError(
-            "another run is in this folder",
-            got=f"{folder}, which differs in {', '.join(changed)}",
-            fix="choose another --out, or delete the folder",
-        )
-    return True
-
-
-def _with_defaults(request: dict[str, Any]) -> dict[str, Any]:
-    """An earlier request with the options that came after it, which had their defaults then."""
-    kinds: dict[str, type[Spec]] = {"data": DataSpec, "network": NetworkSpec, "train": TrainSpec}
-    whole = dict(request)
-    for key in kinds.keys() & request.keys():
-        with suppress(EdgeskinError):
-            whole[key] = kinds[key].parse(request[key], key).to_json()
-    return whole
+    with os_errors(folder):
+        return _fit(pairset, roles, data, network, spec, weights, folder, frames, taught, begin)
 
 
 def _fit(
     pairset: PairSet, roles: Roles, data: DataSpec, spec: NetworkSpec, train: TrainSpec, weights: str, folder: Path,
-    frames: Path | None, taught: dict[str, str],
+    frames: Path | None, taught: dict[str, str], begin: Callable[[], None],
 ) -> Checkpoint:  # fmt: skip
     if train.allocator and train.accelerator != "gpu" and not keep_memory():
         out.note("this C library has no mallopt: training on the CPU may be slower")
@@ -119,10 +97,10 @@ def _fit(
         out.note(f"{spec.backbone} takes frames of one size: {train.size} px from the first epoch")
         train = train.model_copy(update={"start_size": train.size, "train_size": train.size})
 
-    # A pair without the one image that the network looks at teaches nothing.
-    pairs = [p for p in roles["train"] if p.clinical is not None or spec.modalities != "clinical"]
-    sets = Data(pairs, roles["control"], schema, preprocess, train, frames or folder / "frames")
-    for line in lacking.undefined(label_array(roles["control"], schema), schema, "control"):
+    pairs, control = (_looked_at(roles, role, spec) for role in ("train", "control"))
+    sets = Data(pairs, control, schema, preprocess, train, frames or folder / FRAMES)
+    begin()
+    for line in lacking.undefined(label_array(control, schema), schema, "control"):
         out.note(line)
     loss = BiasedLoss(schema, class_counts(sets.labels, schema), train)
     network = synchronised(network, train)
@@ -134,13 +112,32 @@ def _fit(
     trainer = fit(module, sets, train, folder, resumable, averaging(train.ema_decay, sets.steps))
 
     if trainer.is_global_zero:
-        both, alone = control_logits(network, sets.control_frames, roles["control"])
-        record = _record(pairset, roles, data, spec, train, preprocess, network, source, both, alone, resumable.metrics)
+        both, alone = control_logits(network, sets.control_frames, control)
+        labels = label_array(control, schema)
+        record = _record(
+            pairset, roles, data, spec, train, preprocess, network, source, both, alone, labels, resumable.metrics
+        )
         save_checkpoint(folder, network, record.model_copy(update=taught))
-        resumable.clean()
+        clean(folder)
     with partners():
         trainer.strategy.barrier()  # the other processes read what the first one wrote
     return read_record(folder)
+
+
+def _looked_at(roles: Roles, role: Role, spec: NetworkSpec) -> tuple[Pair, ...]:
+    """The pairs of a role but those without the one image that the network looks at: they teach and tell nothing.
+
+    Raises:
+        EdgeskinError: none is left.
+    """
+    found = tuple(pair for pair in roles[role] if pair.clinical is not None or spec.modalities != "clinical")
+    if not found:
+        raise EdgeskinError(
+            f"no lesion of the {role} role has a clinical image",
+            got=f"{len(roles[role])} lesions for a network of clinical images alone",
+            fix="add clinical images, or train with --modalities both or dermoscopic",
+        )
+    return found
 
 
 def _record(
@@ -154,13 +151,14 @@ def _record(
     source: str,
     both: NDArray[np.float64],
     alone: NDArray[np.float64],
+    labels: NDArray[np.int64],
     logged: dict[str, float],
 ) -> Checkpoint:
-    from edgeskin.training.frames import label_array
-    from edgeskin.training.operating import choose_fusion, choose_thresholds
+    from edgeskin.training.operating import choose_fusion, choose_thresholds, control_metrics, doubts
 
-    labels = label_array(roles["control"], pairset.schema)
     fusion = choose_fusion(both, alone, labels, pairset.schema, spec.modalities)
+    for line in doubts(both, labels, pairset.schema, fusion, spec.modalities):
+        out.note(line)
     if spec.modalities == "both":
         found = calibrated.on_control(both, alone, labels, pairset.schema, fusion)
         for line in calibrated.lines(found, pairset.schema):
@@ -180,7 +178,7 @@ def _record(
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         weights_source=source,
-        control_metrics={name: value for name, value in logged.items() if np.isfinite(value)},
+        control_metrics=control_metrics(both, alone, labels, pairset.schema, fusion, logged),
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
     )
@@ -211,12 +209,18 @@ def control_logits(
     Args:
         frames: uint8 [N, 2, H, W, 3], clinical images first.
         what: whose these are, for the progress line.
+
+    Raises:
+        EdgeskinError: logits that are not finite.
+        ValueError: a lesion without the one image that the network looks at.
     """
     import torch
 
     network.eval()
     modalities, third = network.spec.modalities, hasattr(network, "fused")
-    has = np.array([p.clinical is not None for p in pairs])
+    has = np.array([p.clinical is not None for p in pairs], bool)
+    if modalities == "clinical" and not has.all():
+        raise ValueError("a network of clinical images alone is asked about lesions without one")
     both: list[NDArray[np.float64]] = []
     alone: list[NDArray[np.float64]] = []
     device = next(network.parameters()).device
@@ -242,4 +246,12 @@ def control_logits(
             both.append(pair)
             alone.append(lone)
             step(count)
-    return np.concatenate(both), np.concatenate(alone)
+    found = np.concatenate(both), np.concatenate(alone)
+    wrong = ~np.isfinite(found[1]).all(1) | has & ~np.isfinite(found[0]).all((1, 2))
+    if wrong.any():
+        raise EdgeskinError(
+            f"the network's answers to the {what} are not finite",
+            got=f"{int(wrong.sum())} of {len(pairs)} lesions",
+            fix="train with a lower --learning-rate into another --out",
+        )
+    return found

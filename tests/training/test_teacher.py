@@ -162,6 +162,13 @@ def test_a_distilled_run_names_its_teacher(whole, taught, request_of):
     assert run(request_of(teacher=str(taught[0])), folder) == record  # finished before
 
 
+def test_a_finished_run_outlives_its_teacher(taught, request_of, tmp_path):
+    gone = shutil.copytree(taught[0], tmp_path / "teacher")
+    record = run(request_of(teacher=str(gone), epochs=1), tmp_path / "student")
+    shutil.rmtree(gone)
+    assert run(request_of(teacher=str(gone), epochs=1), tmp_path / "student") == record
+
+
 def test_another_teacher_in_the_same_folder_is_another_run(whole, taught, request_of, tmp_path):
     folder = tmp_path / "student"
     shutil.copytree(whole[0], folder)

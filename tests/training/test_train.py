@@ -1,6 +1,6 @@
+import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,19 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import sha256_file
 from edgeskin.model.checkpoint import RECORD, WEIGHTS, load_network, read_record
 from edgeskin.model.loss import BiasedLoss
+from edgeskin.model.network import PairNetwork
+from edgeskin.model.weights import create_encoder
 from edgeskin.preprocess import prepare
 from edgeskin.training import train as stage
-from edgeskin.training.callbacks import Resumable
+from edgeskin.training.callbacks import Resumable, _Average
 from edgeskin.training.module import PairTrainer
+from edgeskin.training.request import clean
 
 
 def run(request, folder: Path):
     return stage.train(**vars(request), folder=folder)
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    """The table of the epochs."""
+    return list(csv.DictReader((folder / "logs" / "csv" / "metrics.csv").read_text().splitlines()))
 
 
 class Killed(BaseException):
@@ -61,9 +71,9 @@ def test_what_a_run_leaves(whole, request_of):
 
 def test_logs_can_be_read(whole):
     folder, _ = whole
-    table = (folder / "logs" / "csv" / "metrics.csv").read_text().splitlines()
-    assert "control_macro_f1" in table[0]
-    assert len(table) >= 3
+    rows = logged(folder)
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "control_macro_f1"))
     assert list((folder / "logs" / "tb").glob("events.*"))
 
 
@@ -78,13 +88,15 @@ def test_thresholds_hold_on_the_control_role(whole, request_of):
     assert np.isnan(both[[p.clinical is None for p in pairs], 0]).all()
     assert np.isfinite(both[:, 1]).all()
     from edgeskin.training.frames import label_array
-    from edgeskin.training.operating import choose_fusion, choose_thresholds
+    from edgeskin.training.operating import choose_fusion, choose_thresholds, control_metrics
 
     labels = label_array(pairs, request.pairset.schema)
     fusion = choose_fusion(both, alone, labels, request.pairset.schema)
     assert fusion == record.fusion
     again = choose_thresholds(both, alone, labels, request.pairset.schema, fusion)
     assert again == record.thresholds
+    figures = control_metrics(both, alone, labels, request.pairset.schema, fusion, {})
+    assert record.control_metrics == figures | {"loss": record.control_metrics["loss"]}
     assert record.thresholds.pair.control_sensitivity >= 0.9
     assert record.thresholds.dermoscopic.control_sensitivity >= 0.9
 
@@ -135,6 +147,7 @@ def test_interrupted_after_the_last_epoch(request_of, tmp_path, monkeypatch, dec
     resumed = run(request, tmp_path / "cut")
     assert resumed.weights_sha256 == expected.weights_sha256
     assert resumed.control_metrics == expected.control_metrics
+    assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
     assert not (tmp_path / "cut" / "last.ckpt").exists()
 
 
@@ -164,6 +177,7 @@ def test_interrupted_within_an_epoch(whole, request_of, tmp_path, monkeypatch, w
     monkeypatch.setattr(PairTrainer, "training_step", count)
     resumed = run(request_of(workers=workers), tmp_path)
     assert set(seen) == {1}  # the first epoch is not trained again
+    assert logged(tmp_path) == logged(whole[0])  # and still in the table
     assert resumed.weights_sha256 == record.weights_sha256
     assert resumed.control_metrics == record.control_metrics
     assert resumed.thresholds == record.thresholds
@@ -249,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(whole, requ
     monkeypatch.setattr(BiasedLoss, "forward", spoilt)
     batches = len(request_of().roles["train"]) // 6
     assert batches == 2  # so the fourth loss is of the second epoch's second batch
-    said = "loss is not finite: got 'nan in epoch 2, batch 2; the state after epoch 1 is kept'; fix: .* lower"
+    said = "loss is not finite: got 'nan in epoch 2, batch 2; the state after epoch 1 is kept'; fix: train with a lower"
     with pytest.raises(EdgeskinError, match=said):
         run(request_of(), tmp_path)
     assert (tmp_path / "last.ckpt").is_file()
@@ -271,7 +285,7 @@ def test_the_bar_is_closed_after_an_error(request_of, tmp_path, monkeypatch):
 
     monkeypatch.setattr(callbacks, "ShowProgress", Watched)
     monkeypatch.setattr(BiasedLoss, "forward", lambda *_: torch.tensor(float("inf"), requires_grad=True))
-    with pytest.raises(EdgeskinError, match=r"not finite: got 'inf in epoch 1, batch 1'; fix: .* lower"):
+    with pytest.raises(EdgeskinError, match="not finite: got 'inf in epoch 1, batch 1'; fix: train with a lower"):
         run(request_of(), tmp_path)
     assert closed == [1]
     assert not (tmp_path / "last.ckpt").exists()
@@ -290,10 +304,145 @@ def test_a_folder_that_cannot_be_written(request_of, tmp_path):
         run(request_of(), tmp_path / "file")
 
 
+@pytest.mark.parametrize("spoilt", ["weight", "running_var"])
+def test_weights_that_are_not_finite_do_not_replace_the_state(whole, request_of, tmp_path, monkeypatch, spoilt):
+    """In the second epoch's last step, after which no loss would tell: the state of the first epoch stays."""
+    saved = Resumable.on_train_epoch_end
+
+    def spoil(self, trainer, module):
+        if trainer.current_epoch == 1:
+            name = next(name for name in module.state_dict() if name.endswith(spoilt))
+            value = module.state_dict()[name]
+            value[(0,) * value.ndim] = float("nan")
+        saved(self, trainer, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resumable, "on_train_epoch_end", spoil)
+        with pytest.raises(EdgeskinError, match=r"weights are not finite: got 'after epoch 2'; fix: .* lower"):
+            run(request_of(), tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"] == 0
+    assert not (tmp_path / RECORD).exists()
+    assert run(request_of(), tmp_path).weights_sha256 == whole[1].weights_sha256
+
+
+def test_answers_that_are_not_finite_make_no_checkpoint(request_of, tmp_path, monkeypatch):
+    """Finite weights whose logits overflow after the last step: an error of ours, for one lesion among the others."""
+    forward = PairNetwork.forward
+
+    def overflow(self, frames, clinical, rows=None):
+        logits = forward(self, frames, clinical, rows)
+        if torch.is_inference_mode_enabled() and not clinical:  # dermoscopic images alone: after the training
+            logits = logits.clone()
+            logits[2, 0] = float("inf")
+        return logits
+
+    monkeypatch.setattr(PairNetwork, "forward", overflow)
+    with pytest.raises(
+        EdgeskinError,
+        match=r"answers to the control role are not finite: got '1 of 8 lesions'; fix: .* lower",
+    ):
+        run(request_of(epochs=1), tmp_path)
+    assert not (tmp_path / RECORD).exists()
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+def test_another_machine_goes_on_with_a_killed_run(whole, request_of, phantom, tmp_path, monkeypatch):
+    """Other workers, threads, device option and path to the data: the same run."""
+    step = PairTrainer.training_step
+
+    def cut(self, batch, index):
+        if self.current_epoch == 1:
+            raise Killed
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTrainer, "training_step", cut)
+        with pytest.raises(Killed):
+            run(request_of(), tmp_path)
+    moved = request_of(workers=1, threads=0, accelerator="auto" if not torch.cuda.is_available() else "cpu")
+    moved.data = moved.data.model_copy(update={"root": str(phantom / ".." / phantom.name)})
+    found = run(moved, tmp_path)
+    assert found.weights_sha256 == whole[1].weights_sha256
+    assert found.data.root == moved.data.root
+    with pytest.raises(EdgeskinError, match=r"another run.*differs in train'; fix"):
+        run(request_of(devices=2), tmp_path)  # of them a step takes twice as many pairs
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"backbone": "no_such_net"}, "unknown backbone"),
+        ({"network": {"attention_stages": (-9,)}}, "unknown attention stage"),
+        ({"weights": "no-such.pth"}, "no such weights file"),
+        ({"teacher": "no-such-run"}, "no checkpoint"),
+    ],
+)
+def test_a_refused_command_leaves_the_folder_free(request_of, tmp_path, change, said):
+    with pytest.raises(EdgeskinError, match=said):
+        run(request_of(**change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_are_looked_at_once_all_else_is_right(request_of, tmp_path):
+    looked = []
+
+    def check():
+        looked.append((tmp_path / "run").exists())
+
+    with pytest.raises(EdgeskinError, match="unknown backbone"):
+        stage.train(**vars(request_of("no_such_net")), folder=tmp_path / "run", check=check)
+    assert looked == []
+    stage.train(**vars(request_of(epochs=1)), folder=tmp_path / "run", check=check)
+    stage.train(**vars(request_of(epochs=1)), folder=tmp_path / "run", check=check)  # finished before
+    assert looked == [False]
+
+
+def test_first_weights_are_known_by_their_bytes(request_of, tmp_path):
+    """Another file under the same name is another run; a file that is gone does not hide a finished one."""
+    encoder = create_encoder(request_of().network, 32)
+    file = tmp_path / "first.pth"
+    torch.save(encoder.state_dict(), file)
+    request = request_of(weights=str(file), epochs=1)
+    record = run(request, tmp_path / "run")
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"left by a kill after the checkpoint")
+    (tmp_path / "run" / "frames").mkdir()
+    file.rename(tmp_path / "away.pth")
+    assert run(request, tmp_path / "run") == record
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [RECORD, WEIGHTS, "logs", "run.json"]
+    torch.save({name: value * 2 for name, value in encoder.state_dict().items()}, file)
+    with pytest.raises(EdgeskinError, match=r"another run.*differs in weights_file_sha256'; fix"):
+        run(request, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["cpu", pytest.param("gpu", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+def test_the_average_lies_where_the_network_does(request_of, tmp_path, monkeypatch, kind):
+    """On a GPU in half precision, with clipped gradients; the average is made while the network is on the CPU still."""
+    devices = []
+
+    def watched(self, trainer, module, *given):
+        assert self._average_model.n_averaged.device == module.device
+        devices.append((module.device.type, {value.device for value in self._average_model.module.parameters()}))
+        WeightAveraging.on_train_batch_end(self, trainer, module, *given)
+
+    monkeypatch.setattr(_Average, "on_train_batch_end", watched, raising=False)
+    record = run(request_of(accelerator=kind), tmp_path)
+    assert len(devices) == 4
+    for place, found in devices:
+        assert place == {"cpu": "cpu", "gpu": "cuda"}[kind]
+        assert {device.type for device in found} == {place}
+    assert np.isfinite(record.control_metrics["loss"])
+    assert read_record(tmp_path) == record
+
+
 def test_states_are_renamed_into_place(tmp_path):
     class Trainer:
         is_global_zero = True
+        current_epoch, global_step = 0, 7
         callback_metrics = {"loss": torch.tensor(0.5)}
+        strategy = SingleDeviceStrategy()
 
         def save_checkpoint(self, path, weights_only):
             assert path.name == "last.partial"
@@ -301,9 +450,10 @@ def test_states_are_renamed_into_place(tmp_path):
 
     kept = Resumable(tmp_path)
     assert kept.found() is None
-    kept.on_train_epoch_end(Trainer(), None)
+    kept.on_train_epoch_end(Trainer(), torch.nn.Linear(2, 2))
     assert kept.found() == str(tmp_path / "last.ckpt")
-    assert kept.state_dict() == {"metrics": {"loss": 0.5}}
-    shutil.rmtree(tmp_path / "frames", ignore_errors=True)
-    kept.clean()
-    assert list(tmp_path.iterdir()) == []
+    assert kept.metrics == {"loss": 0.5}
+    assert kept.state_dict() == {"rows": [{"epoch": 0, "step": 7, "loss": 0.5}]}
+    assert logged(tmp_path) == [{"epoch": "0", "loss": "0.5", "step": "7"}]
+    clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]

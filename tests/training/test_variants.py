@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from edgeskin.data.roles import Roles
+from edgeskin.errors import EdgeskinError
 from edgeskin.model.checkpoint import load_network, read_record
 from edgeskin.model.loss import BiasedLoss
 from edgeskin.preprocess import prepare
@@ -65,6 +66,30 @@ def test_a_network_of_clinical_images_trains_on_pairs_that_have_one(request_of, 
     request.roles = Roles({**request.roles.pairs, "train": train})
     assert 2 <= sum(pair.clinical is not None for pair in train) < len(train)
     assert np.isfinite(run(request, tmp_path).control_metrics["loss"])
+
+
+def test_lesions_without_a_clinical_image_are_no_control_of_a_network_of_clinical_images(request_of, tmp_path):
+    """Among the others, or in batches of their own, they change nothing that is chosen or scored."""
+    request = request_of(network={"modalities": "clinical"}, epochs=1, batch_pairs=2)
+    whole = request.roles["control"]
+    lone = tuple(replace(pair, clinical=None) for pair in whole[:3])
+    found = []
+    for place, control in enumerate(((*lone, *whole[3:]), whole[3:])):
+        request.roles = Roles({**request.roles.pairs, "control": control})
+        found.append(run(request, tmp_path / str(place)))
+    mixed, without = found
+    assert mixed.control_metrics == without.control_metrics
+    assert (mixed.fusion, mixed.thresholds) == (without.fusion, without.thresholds)
+
+
+@pytest.mark.parametrize("role", ["train", "control"])
+def test_a_role_that_a_network_of_clinical_images_cannot_see_is_refused(request_of, tmp_path, role):
+    request = request_of(network={"modalities": "clinical"}, epochs=1)
+    lone = tuple(replace(pair, clinical=None) for pair in request.roles[role])
+    request.roles = Roles({**request.roles.pairs, role: lone})
+    with pytest.raises(EdgeskinError, match=f"no lesion of the {role} role has a clinical image: got '{len(lone)} "):
+        run(request, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("weighting", ["sqrt", "inverse"])
