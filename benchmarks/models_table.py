@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeskin.report.text import MODE_TITLES, NONE
-from edgeskin.spec.backbones import Exported, Tried, TriedBackbones
+from edgeskin.spec.backbones import TARGET_TITLES, Exported, Tried, TriedBackbones
 from edgeskin.spec.manifest import MODES, Mode
 
-TARGETS = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT kit"}
 COLUMNS = ("backbone", "family", "px", "parameters", "of two encoders", "MACs, pair", "MACs, alone", "FP32 under noise")
 
 
@@ -18,11 +17,11 @@ def table(folder: Path) -> str:
     if not path.is_file():
         return "Not measured yet.\n"
     record = TriedBackbones.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
-    titles = [f"{title} {what}" for title in TARGETS.values() for what in ("FP32", "INT8")]
+    titles = [f"{title} {what}" for title in TARGET_TITLES.values() for what in ("FP32", "INT8")]
     rows = [(*COLUMNS, *titles), ("---", "---", *["---:"] * (len(COLUMNS) - 2), *["---"] * len(titles))]
     rows += [_row(one) for one in record.backbones]
     refused = [
-        f"- {one.name}, {TARGETS[target]} {precision.upper()}: {status.why}"
+        f"- {one.name}, {TARGET_TITLES[target]} {precision.upper()}: {status.why}"
         for one in record.backbones
         for target, found in one.exports.items()
         for precision, status in found.items()
@@ -56,7 +55,7 @@ def _row(one: Tried) -> tuple[str, ...]:
         f"{one.pair_macs / 1e9:.2f} G",
         f"{one.dermoscopic_macs / 1e9:.2f} G",
         f"{_both(one.noise_db)} dB" if one.noise_db else NONE,
-        *(_cell(one.exports[target][what]) for target in TARGETS for what in ("fp32", "int8")),
+        *(_cell(one.exports[target][what]) for target in TARGET_TITLES for what in ("fp32", "int8")),
     )
 
 

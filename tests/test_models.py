@@ -1,6 +1,7 @@
 """`edgeskin models`: the record that the package carries, and any other backbone on the spot."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 from edgeskin import backends, catalog
 from edgeskin.cli import app
 from edgeskin.errors import EdgeskinError
+from edgeskin.model.weights import package_of
+from edgeskin.spec.backbones import TARGET_TITLES
 from edgeskin.spec.manifest import MODES
 
 TESTED = catalog.backbones().backbones
@@ -62,9 +65,20 @@ def test_the_list_tells_size_and_status() -> None:
         for target, found in one.exports.items():
             for precision, status in found.items():
                 assert status.ok or f" {precision.upper()}: {status.why}"[:60] in shown, (one.name, target)
+    assert list(TARGET_TITLES) == list(backends.NAMES)
     told = json.loads(cli("--json"))
     assert [one["name"] for one in told["backbones"]] == [one.name for one in TESTED]
     assert all({"share", "weights_here", "exports", "pair_macs"} <= set(one) for one in told["backbones"])
+
+
+def test_the_list_says_where_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, but for the name of a package: beside it those of backbones would be cut."""
+    lite = "tf_efficientnet_lite0"
+    found = {"resnet50": "timm's cache", lite: f"package {package_of(lite)}"}
+    monkeypatch.setattr("edgeskin.model.weights.at_hand", lambda name, _: found.get(name, ""))
+    cells = {line.split()[0]: re.split(r"\s{2,}", line.strip()) for line in cli().splitlines() if "ok / " in line}
+    assert [cells[name][6] for name in ("resnet50", lite, "convnext_tiny")] == ["timm's cache", "package", "no"]
+    assert {one["name"]: one["weights_here"] for one in json.loads(cli("--json"))["backbones"]}[lite] == found[lite]
 
 
 def test_the_list_needs_no_torch() -> None:

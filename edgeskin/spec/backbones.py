@@ -10,6 +10,9 @@ from edgeskin.spec.recipe import Precision
 
 Family = Literal["CNN", "Transformer"]
 
+# Targets as a reader knows them; for TensorRT this machine makes a kit, the device its engine.
+TARGET_TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT kit"}
+
 
 class Stage(Spec):
     """One stage of a feature pyramid: its module in timm's model, its channels, and how many pixels make one of it."""
