@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edgeskin import bootstrap as boot
 from edgeskin import metrics
+from edgeskin.decide import softmax
 
 
 @st.composite
@@ -100,6 +101,25 @@ def test_rare_classes_that_leave_the_mean_cover_better_than_a_fixed_set_of_class
     assert share["macro-F1"] >= 0.8
     assert share["recall"] > share["recall, fixed"]
     assert share["macro-F1"] > share["macro-F1, fixed"]
+
+
+def test_the_upper_end_bounds_a_small_rise_of_the_calibration_error_and_no_large_one():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 1.3, (100_000, 6))
+    fp32, near, far = (softmax(factor * logits) for factor in (1.0, 1.06, 1.4))
+    truth = (fp32.cumsum(1) > rng.random((len(fp32), 1))).argmax(1)  # FP32 is calibrated
+    whole = [metrics.expected_calibration_error(p, truth) for p in (fp32, near, far)]
+    bounded = {"near": 0, "far": 0}
+    for _ in range(100):
+        some = rng.integers(0, len(truth), 377)
+        weights = boot.draws(np.arange(377), 200)
+        errors = [boot.expected_calibration_error(weights, p[some], truth[some]) for p in (fp32, near, far)]
+        for place, name in ((1, "near"), (2, "far")):
+            _, _, high = boot.interval(errors[place] - errors[0])
+            bounded[name] += whole[place] - whole[0] <= high
+    assert 0.01 < whole[1] - whole[0] < 0.02
+    assert bounded["near"] >= 95
+    assert bounded["far"] <= 60  # so the gate's check stops a gross rise, and proves nothing near its margin
 
 
 def test_whole_groups_are_drawn_together():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from edgeskin.compared import point
 from edgeskin.report import engine, precision, proof_charts, searched, view
 from edgeskin.report.inputs import BundleInput
 from edgeskin.report.parts import Figure, Part, State
@@ -160,14 +161,16 @@ def _checks(gate: GateResult, checks: Sequence[GateCheck], title: str, own: str)
         marked.add(len(rows))
         head = f"{MODE_TITLES[mode]}, {here[0].lesions} lesions, {here[0].positives} with {gate.target}"
         rows.append((head, *[""] * (len(columns) - 1)))
-        rows += [(_metric(c, gate.target), estimate(c.fp32), estimate(c.bundle), *_judged(c)) for c in here]
+        for c in here:
+            sides = [point(side) if c.metric == "ece" else side for side in (c.fp32, c.bundle)]
+            rows.append((_metric(c, gate.target), *map(estimate, sides), *_judged(c)))
     note = (
         f"Role {gate.role}, {gate.lesions} lesions; 95 % intervals of {gate.bootstrap} paired bootstrap draws of whole "
     )
     note += (
         f"patients. A check holds where the interval of {own} minus FP32 ends above -margin (calibration error: below "
     )
-    note += "+margin); flips, where their share is within it."
+    note += "+margin, which bounds small rises only); flips, where their share is within it."
     return Table(title, columns, tuple(rows), note, frozenset(marked), key="gate", loud=LOUD)
 
 

@@ -226,6 +226,21 @@ def gate_check(metric: str, low: float, high: float) -> GateCheck:
     )  # fmt: skip
 
 
+def test_a_calibration_error_has_no_interval_of_its_own_whatever_an_older_record_holds(
+    given_proven: inputs.ReportInput, tmp_path: Path
+) -> None:
+    page, markdown = pages(given_proven, tmp_path)
+    rows = [row for row in markdown.splitlines() if row.startswith(("| calibration error", "| melanoma calibration"))]
+    gate = [row for row in rows if row.endswith("| holds |")]
+    assert len(gate) == 2  # in both modes
+    assert len(rows) > len(gate)  # and those of the verification
+    for row in gate:
+        assert re.fullmatch(r"\| calibration error \| [\d.]+ \| [\d.]+ \| \+[\d.]+ \[.*\] \| .* \|", row), row
+    for row in rows:
+        assert row in gate or "[" not in row
+    assert "range would miss the true calibration error" in page
+
+
 def test_forest_turns_errors_round() -> None:
     """A larger error lies left of the middle line, a larger sensitivity right of it."""
     places = {}
