@@ -80,3 +80,8 @@ def test_results_in_the_repository_satisfy_it(name: str, kind: type[Spec]) -> No
         assert misfits({**data, "format": "x", "odd": 1}, schema, schema) == ["$.format: 'x'", "$: odd is unknown"]
         needed = schema["required"][0]
         assert misfits({k: v for k, v in data.items() if k != needed}, schema, schema) == [f"$: no {needed}"]
+
+
+def test_the_readme_names_every_schema() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in PUBLISHED if f"`{name}`" not in text] == []
