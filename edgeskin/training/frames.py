@@ -1,12 +1,14 @@
 """Frames for training: decoded once into one file, augmented pair by pair, the same geometry for both images."""
 
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -39,7 +41,9 @@ def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, d
     shape = (len(pairs), 2, preprocess.height, preprocess.width, 3)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")  # processes that train together each decode
+        _remove_left(folder)
+        # Processes that train together each decode, also those of other machines on the same disk.
+        partial = path.with_suffix(f".{platform.node()}.{os.getpid()}.partial")
         frames = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(index: int) -> None:
@@ -55,6 +59,14 @@ def stored_frames(pairs: Sequence[Pair], preprocess: Preprocess, folder: Path, d
         del frames
         partial.rename(path)
     return np.load(path, mmap_mode="r")
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what processes of this machine had decoded in part when they were killed."""
+    for left in folder.glob(f"frames-*.{platform.node()}.*.partial"):
+        number = left.suffixes[-2].removeprefix(".")
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
 
 
 def label_array(pairs: Sequence[Pair], schema: Schema) -> NDArray[np.int64]:

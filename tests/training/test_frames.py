@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -216,6 +220,19 @@ def test_an_interrupted_decoding_is_not_taken_for_a_whole_one(pairs, tmp_path):
     found = stored_frames(wrong, PREPROCESS, tmp_path / "cache", "decoding")
     assert np.array_equal(found[3, 1], prepare(pairs[3].dermoscopic, PREPROCESS))
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_what_a_killed_process_decoded_in_part_is_removed(pairs, tmp_path):
+    """Not that of a process that lives, nor of another machine's, whose processes nobody knows here."""
+    cache, here = tmp_path / "cache", platform.node()
+    cache.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    alive, away = f"frames-1.{here}.{os.getppid()}.partial", f"frames-1.elsewhere.{ended.pid}.partial"
+    for name in (f"frames-0.{here}.{ended.pid}.partial", alive, away):
+        (cache / name).write_bytes(b"half")
+    stored_frames(pairs, PREPROCESS, cache, "decoding")
+    assert {path.name for path in cache.iterdir() if path.suffix != ".npy"} == {alive, away}
 
 
 def test_labels(pairs):
