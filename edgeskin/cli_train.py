@@ -41,7 +41,9 @@ def train(
     attention_reduction: Annotated[
         float | None, typer.Option(help="Instead: channels of the coarsest stage divided by this.", min=1)
     ] = None,
-    fused_head: Annotated[bool | None, typer.Option("--fused-head", help="A third classifier, of both images.")] = None,
+    fused_head: Annotated[
+        bool | None, typer.Option("--fused-head/--no-fused-head", help="A third classifier, of both images (none).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times every pair is seen (8).", min=1)] = None,
     size: Annotated[int | None, typer.Option(help="Side of the network's frames in pixels (224).", min=32)] = None,
     train_size: Annotated[int | None, typer.Option(help="Side of the training crops at the end (192).", min=32)] = None,
@@ -73,7 +75,10 @@ def train(
     calibration: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.04).", min=0)] = None,
     control: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.06).", min=0)] = None,
     test: Annotated[float | None, typer.Option(help="Share of lesions with that role (0.09).", min=0)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn (0).", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn (0); roles too.", min=0)] = None,
+    role_seed: Annotated[
+        int | None, typer.Option(help="Seed of the roles alone: other --seed, same lesions (--seed).", min=0)
+    ] = None,
     threads: Threads = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that augment images (1).", min=0)] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "",
@@ -88,7 +93,7 @@ def train(
 
     start: dict[str, Any] = catalog.training_recipe(recipe).model_dump(mode="json") if recipe else {}
     source, network, plan = start.get("data", {}), start.get("network", {}), start.get("train", {})
-    shares = dict(calibration=calibration, control=control, test=test, seed=seed)
+    shares = dict(calibration=calibration, control=control, test=test, seed=seed if role_seed is None else role_seed)
     source |= {"root": str(root)} | _given(dict(name=data, schema_name=schema, border_px=border_px))
     source["roles"] = source.get("roles", {}) | _given(shares)
     network |= _given(dict(backbone=backbone, modalities=modalities, encoders=encoders, attention=attention))
@@ -107,11 +112,14 @@ def train(
             "no data set is named", got="neither --data nor --recipe", fix="--data milk10k, derm7pt or csv"
         )
     network.setdefault("backbone", "tf_efficientnet_lite0")
+    asked = spec.NetworkSpec.parse(network, "the options")
+    if fused_weight is not None and not asked.fused_head:
+        raise EdgeskinError("--fused-weight is of a fused head", got="a network without one", fix="--fused-head too")
     first = env.rank() == 0  # of the processes that train together; it alone speaks
     out.configure(json_output=json, quiet=not first)
     record = chain.train(
         spec.DataSpec.parse(source, "the options"),
-        spec.NetworkSpec.parse(network, "the options"),
+        asked,
         spec.TrainSpec.parse(plan, "the training options"),
         weights or start.get("weights", ""),
         folder,

@@ -45,7 +45,7 @@ def read_teacher(run: Path, student: NetworkSpec, schema: Schema, roles: Roles) 
             raise EdgeskinError(
                 f"the teacher was trained on lesions of this training's {role} role",
                 got=f"{len(seen)} of {len(own[role])}",
-                fix="give both trainings the same roles: the same shares and --seed of the roles",
+                fix="give both trainings the same roles: the same shares and --role-seed",
             )
     return load_network(run, record)
 
