@@ -22,8 +22,9 @@ from edgeskin.errors import EdgeskinError, unknown
 from edgeskin.spec.result import Estimate
 from edgeskin.spec.schema import Schema, Target
 from edgeskin.spec.sweep import Metric, Question, Reading, SweepSpec
-from edgeskin.spec.sweep_result import Answer, Figure, ReadingResult, VariantResult, Verdict
+from edgeskin.spec.sweep_result import Answer, Figure, ReadingResult, VariantResult
 from edgeskin.sweeping.answers import Answers
+from edgeskin.sweeping.verdict import decide_on, widened
 
 Floats = NDArray[np.float64]
 Rows = dict[Metric, Floats]  # metric -> [1 + draws], see `bootstrap.draws`
@@ -31,15 +32,15 @@ Found = Mapping[int, Answers]  # seed -> what its run answered
 METHOD = (
     "Mean over the seeds. 95 % interval: lesions of the test role drawn with replacement (a patient's together), the "
     "same draws for every run; on each draw the figure of every seed, then their mean; the middle 95 % of the means. "
-    "Differences draw by draw. These intervals do not hold what hangs on the seeds, whose standard deviation stands "
-    "behind ±. The interval with the seeds does, and a claim is judged by it: either arm is t sqrt(b² + s²/n), b the "
-    "arm over lesions / 1.96, s the standard deviation of the n common seeds, t Student's quantile at Satterthwaite's "
-    "degrees of freedom. A claim holds if that interval lies above its bound, and does not hold if it lies below; else "
-    "it is undecided at this size. Half its width is the difference that these runs resolve. One common seed gives no "
-    "verdict. Simulated with a difference at the bound, a claim held in 1.5 to 3.8 % of sweeps with three seeds and in "
-    "1.4 to 6.3 % with two (2.5 % are meant). Each claim stands by itself: nothing is corrected for their number."
+    "Differences draw by draw. Macro-F1 and balanced accuracy average over the classes that a draw holds. These "
+    "intervals do not hold what hangs on the seeds, whose standard deviation stands behind ±. The interval with the "
+    "seeds does, and a claim is judged by it: either arm is t sqrt(b² + s²/n), b the arm over lesions / 1.96, s the "
+    "standard deviation of the n common seeds, t Student's quantile at Satterthwaite's degrees of freedom. A claim "
+    "holds if that interval lies above its bound, and does not hold if it lies below; else it is undecided at this "
+    "size. Half its width is the difference that these runs resolve. One common seed gives no verdict. Simulated with "
+    "a difference at the bound, a claim held in 0.5 to 3.9 % of sweeps with three seeds and in 0.4 to 6.4 % with two "
+    "(2.5 % are meant). Each claim stands by itself: nothing is corrected for their number."
 )
-_NORMAL = 1.96  # arms of a 95 % interval in standard errors
 
 
 def slug(title: str) -> str:
@@ -243,56 +244,3 @@ def _figure(per_seed: Mapping[int, Floats]) -> Figure:
         return Figure(estimate=estimate, seeds=own, spread=spread, with_seeds=None)
     wide = None if spread is None else widened(value, low, high, spread, len(own))
     return Figure(estimate=Estimate(value=value, low=low, high=high), seeds=own, spread=spread, with_seeds=wide)
-
-
-def widened(value: float, low: float, high: float, spread: float, seeds: int) -> tuple[float, float]:
-    """The interval of a mean that hangs on lesions and on seeds, from the one over lesions and the seeds' spread.
-
-    Either arm is t * sqrt(b^2 + spread^2 / seeds), b the arm given / 1.96, t Student's 97.5 % quantile at the degrees
-    of freedom of such a sum (Satterthwaite, Biometrics Bulletin 2, 1946): seeds - 1 where seeds are all, and without
-    end where lesions are. What a seed makes of single lesions is counted in both parts: a little too wide.
-
-    Args:
-        spread: standard deviation over the seeds (n - 1).
-        seeds: how many, at least 2.
-
-    >>> low, high = widened(0.02, 0.0, 0.06, spread=0.01, seeds=3)  # below: t of 34 degrees, 2.032, * 0.01172
-    >>> round(low, 4), round(high, 4)
-    (-0.0038, 0.0617)
-    >>> widened(0.5, 0.4, 0.6, spread=0.0, seeds=3)
-    (0.4, 0.6)
-    """
-
-    def wider(arm: float) -> float:
-        from scipy.special import stdtrit
-
-        lesions, of_seeds = (arm / _NORMAL) ** 2, spread**2 / seeds
-        if not of_seeds:
-            return arm
-        freedom = (seeds - 1) * (1 + lesions / of_seeds) ** 2
-        return float(stdtrit(freedom, 0.975)) * math.sqrt(lesions + of_seeds)
-
-    return value - wider(value - low), value + wider(high - value)
-
-
-def decide_on(difference: Figure | None, at_least: float) -> tuple[Verdict | None, str]:
-    """Whether a difference lies above a bound: by its interval with the seeds; one seed gives no verdict.
-
-    >>> found = Figure(
-    ...     estimate=Estimate(value=0.02, low=0.01, high=0.04), seeds={0: 0.019, 1: 0.021}, spread=0.0014,
-    ...     with_seeds=(0.0038, 0.0437))
-    >>> decide_on(found, 0.0), decide_on(found, 0.01)
-    (('holds', ''), ('undecided at this size', 'the interval with the seeds holds the bound +0.010'))
-    """
-    if difference is None:
-        return None, "one side has no finished run of a common seed"
-    if difference.estimate.value is None or difference.estimate.low is None:
-        return None, difference.estimate.reason
-    if difference.with_seeds is None:
-        return None, "one common seed"
-    low, high = difference.with_seeds
-    if low > at_least:
-        return "holds", ""
-    if high < at_least:
-        return "does not hold", ""
-    return "undecided at this size", f"the interval with the seeds holds the bound {at_least:+.3f}"

@@ -9,7 +9,8 @@ import pytest
 from edgeskin.errors import EdgeskinError
 from edgeskin.spec.result import Estimate
 from edgeskin.spec.sweep_result import Figure
-from edgeskin.sweeping.figures import METHOD, Judge, decide_on, metric_titles, probabilities, widened
+from edgeskin.sweeping.figures import METHOD, Judge, metric_titles, probabilities
+from edgeskin.sweeping.verdict import decide_on, widened
 
 
 def softmax(logits, temperature=1.0):
