@@ -87,7 +87,7 @@ def open_run(run: Path, asked: Asked) -> Opened:
         made = open_bundle(asked.bundle).manifest
         run = _source(run, asked.bundle, made.provenance.checkpoint_sha256)
         if not any(made.quality.swapped_weights):
-            out.note(f"{asked.bundle} cannot tell exchanged images: its data did not show how")
+            out.note(f"the quality gate of {asked.bundle} cannot tell exchanged images")
     record = read_record(run)
     schema = record.task_schema
     names = [task.name for task in schema.tasks]

@@ -13,9 +13,8 @@ Kind = Literal["clinical", "dermoscopic"]
 KINDS: tuple[Kind, ...] = ("clinical", "dermoscopic")
 Method = Literal["hirescam", "gradcam"]
 METHODS: tuple[Method, ...] = ("hirescam", "gradcam")
-# Of all that was tried on the control role of MILK10k they pass the deletion test with the widest lead: without the
-# most salient fifth of the pixels the probability falls by 0.43; with Grad-CAM at the last stage by 0.26, and without a
-# disc in the middle by 0.29 (EfficientNet-Lite0 at 224 px, 120 lesions).
+# Chosen on the control role of MILK10k: their maps pass the deletion test, those of Grad-CAM at the last stage are not
+# shown to be better than a disc in the middle. benchmarks/results/milk10k-explained-control*.json has the figures.
 METHOD: Method = "hirescam"
 STAGE = -2  # of the encoder's feature pyramid: the last but one, whose maps are twice as fine
 CAUTION: Literal[
