@@ -90,6 +90,8 @@ class Resumable(Callback):
         Raises:
             EdgeskinError: weights or statistics are not finite; the state of the epoch before stays.
         """
+        # First of all: what is logged of all processes is gathered when it is read, by the first one just before this.
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         tensors = (value for value in pl_module.state_dict().values() if value.is_floating_point())
         finite = all(bool(torch.isfinite(value).all()) for value in tensors)
         # Of all processes: they save together.
@@ -99,7 +101,6 @@ class Resumable(Callback):
                 got=f"after epoch {trainer.current_epoch + 1}",
                 fix="train with a lower --learning-rate into another --out",
             )
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
         if trainer.is_global_zero:
             write_atomic(self.table, _table(self.rows))  # before the state: an epoch that it lacks is trained again
