@@ -99,7 +99,7 @@ class Resumable(Callback):
             raise EdgeskinError(
                 "the weights are not finite",
                 got=f"after epoch {trainer.current_epoch + 1}",
-                fix="train with a lower --learning-rate into another --out",
+                fix=pl_module.cure,
             )
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
         if trainer.is_global_zero:

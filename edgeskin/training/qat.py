@@ -31,9 +31,9 @@ from edgeskin.training.callbacks import Resumable
 from edgeskin.training.fakequant import fake_quantised
 from edgeskin.training.fit import Data, fit
 from edgeskin.training.frames import label_array
-from edgeskin.training.module import PairTrainer
 from edgeskin.training.operating import control_metrics
 from edgeskin.training.request import FRAMES, RUN, clean, same_run
+from edgeskin.training.teacher import Taught
 from edgeskin.training.train import class_counts, control_logits
 
 MEASURED = 160  # lesions of the control role, at most, on which divergences from the teacher are taken
@@ -99,16 +99,17 @@ def read_qat(folder: Path) -> QatRecord:
     return found
 
 
-class Distiller(PairTrainer):
+class Distiller(Taught):
     """Follows a teacher: KL divergence of both branches' probabilities, the clinical one weighted as in training."""
+
+    cure = "a lower learning rate, or export without --qat"
 
     def __init__(
         self, network: PairNetwork, teacher: PairNetwork, loss: BiasedLoss, schema: Schema,
         train: TrainSpec, steps: int, spec: QatSpec,
     ) -> None:  # fmt: skip
-        super().__init__(network, loss, schema, train, steps)
+        super().__init__(network, teacher, loss, schema, train, steps)
         self.qat = spec
-        self._teacher = (teacher.requires_grad_(False),)  # a tuple hides it from the state that a resume needs
 
     def train(self, mode: bool = True) -> "Distiller":
         """The network stays in evaluation mode: statistics of batch norm are frozen, the teacher's answer is exact."""
@@ -116,14 +117,10 @@ class Distiller(PairTrainer):
         self.network.eval()
         return self
 
-    def on_fit_start(self) -> None:
-        """Put the teacher where the network is."""
-        self._teacher[0].to(self.device)
-
     def objective(self, frames: Tensor, labels: Tensor, clinical: int, rows: Tensor | None) -> Tensor:
         """Distance from the teacher's answer to the same images, and from the labels if they have a weight."""
         with torch.no_grad():
-            wanted = self._teacher[0](frames, clinical, rows)
+            wanted = self.teacher(frames, clinical, rows)
         logits = self.network(frames, clinical, rows)
         loss = self.loss.follow(logits, wanted, len(labels), clinical, self.qat.temperature)
         if self.qat.label_weight:

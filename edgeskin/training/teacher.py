@@ -50,7 +50,36 @@ def read_teacher(run: Path, student: NetworkSpec, schema: Schema, roles: Roles) 
     return load_network(run, record)
 
 
-class Student(PairTrainer):
+class _Aside:
+    """Holds a network beside a module, not in it: no part of the state that a resume needs, nor of copies of it."""
+
+    def __init__(self, network: PairNetwork) -> None:
+        self.network = network
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "_Aside":
+        return self
+
+
+class Taught(PairTrainer):
+    """A training whose network also, or only, learns from a second one, which stays as it is."""
+
+    def __init__(
+        self, network: PairNetwork, teacher: PairNetwork, loss: BiasedLoss, schema: Schema, spec: TrainSpec, steps: int
+    ) -> None:
+        super().__init__(network, loss, schema, spec, steps)
+        self._aside = _Aside(teacher.eval().requires_grad_(False))
+
+    @property
+    def teacher(self) -> PairNetwork:
+        """In evaluation mode."""
+        return self._aside.network
+
+    def on_fit_start(self) -> None:
+        """Put the teacher where the network is."""
+        self.teacher.to(self.device)
+
+
+class Student(Taught):
     """Biased loss against the labels and divergence from a teacher's answers to the same augmented images.
 
     (1 - d) * L_labels + d * L_teacher, with d = `distillation` and L_teacher the Kullback-Leibler divergence at a
@@ -60,18 +89,13 @@ class Student(PairTrainer):
     def __init__(
         self, network: PairNetwork, teacher: PairNetwork, loss: BiasedLoss, schema: Schema, spec: TrainSpec, steps: int
     ) -> None:
-        super().__init__(network, loss, schema, spec, steps)
-        self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple hides it from the state that a resume needs
+        super().__init__(network, teacher, loss, schema, spec, steps)
         self._sizes: dict[int, int] = {}  # side of the frames -> side that the teacher is shown
-
-    def on_fit_start(self) -> None:
-        """Put the teacher where the network is."""
-        self._teacher[0].to(self.device)
 
     def objective(self, frames: Tensor, labels: Tensor, clinical: int, rows: Tensor | None) -> Tensor:
         """The loss of one batch."""
         with torch.no_grad():
-            wanted = self._teacher[0](self._shown(frames), clinical, rows)
+            wanted = self.teacher(self._shown(frames), clinical, rows)
         logits = self.network(frames, clinical, rows)
         share, warmth = self.spec.distillation, self.spec.distillation_temperature
         taught = self.loss.follow(logits, wanted, len(labels), clinical, warmth)
@@ -80,9 +104,9 @@ class Student(PairTrainer):
 
     def _shown(self, frames: Tensor) -> Tensor:
         """The frames at a size that the teacher takes: windowed Transformers take their own alone."""
-        teacher, side = self._teacher[0], frames.shape[1]
+        side = frames.shape[1]
         if side not in self._sizes:
-            self._sizes[side] = side if takes(teacher, side) else teacher.side
+            self._sizes[side] = side if takes(self.teacher, side) else self.teacher.side
         wanted = self._sizes[side]
         if wanted == side:
             return frames

@@ -262,7 +262,7 @@ def test_killed_within_an_epoch(trained, whole, phantom, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_its_batch(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(loss, "divergence", lambda logits, *_: logits.sum() * float("nan"))
-    with pytest.raises(EdgeskinError, match=r"not finite: got 'nan in epoch 1, batch 1'"):
+    with pytest.raises(EdgeskinError, match=r"not finite: got 'nan in epoch 1, batch 1'; fix: .* without --qat"):
         tune(trained, tmp_path)
     assert not (tmp_path / RECORD).exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from edgeskin import catalog
 from edgeskin.data.roles import Roles
@@ -207,6 +208,20 @@ def test_a_killed_distillation_resumes(whole, taught, request_of, tmp_path, monk
     resumed = run(request, tmp_path)
     assert resumed.weights_sha256 == whole[1].weights_sha256
     assert resumed.control_metrics == whole[1].control_metrics
+
+
+def test_the_teacher_is_beside_what_trains_and_is_not_copied_with_it():
+    """Averaging copies what trains; a second teacher would take its memory for nothing."""
+    teacher = network_of("test_resnet", seed=2)
+    module = student_of(network_of(seed=1), teacher)
+    average = AveragedModel(module, use_buffers=True).module
+    assert average.network is not module.network
+    assert average.teacher is module.teacher is teacher
+    assert not teacher.training
+    assert not any(value.requires_grad for value in teacher.parameters())
+    owned = {id(value) for value in teacher.parameters()}
+    assert not any(id(value) in owned for value in module.parameters())
+    assert {name.partition(".")[0] for name in module.state_dict()} == {"network", "loss"}
 
 
 def test_a_loss_that_is_not_finite_stops_a_distillation_too(taught, request_of, tmp_path, monkeypatch):
