@@ -4,17 +4,15 @@ import math
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
-from edgeskin import metrics
-from edgeskin.decide import target_probability, task_probabilities
 from edgeskin.errors import EdgeskinError
 from edgeskin.model.loss import BiasedLoss
 from edgeskin.model.network import PairNetwork
 from edgeskin.spec.schema import Schema
 from edgeskin.spec.train import Fusion, Modalities, TrainSpec
+from edgeskin.training import operating
 
 Batch = tuple[Tensor, Tensor, Tensor]  # frames uint8 [B, 2, H, W, 3], has clinical [B], labels int64 [B, tasks]
 
@@ -121,21 +119,9 @@ class PairTrainer(lightning.LightningModule):
         """Macro-F1, balanced accuracy and AUC of the target on the control role."""
         both, has, labels = (torch.cat(part).numpy() for part in zip(*self._control, strict=True))
         self._control.clear()
-        schema = self.task_schema
-        alone = task_probabilities(both[:, 1:2], schema, self._fusion, "dermoscopic")
-        pair = task_probabilities(both, schema, self._fusion, "pair")
-        merged = {name: np.where(has[:, None], pair[name], alone[name]) for name in pair}
-        index = [task.name for task in schema.tasks].index(schema.target.task)
-        known = labels[:, index] >= 0
-        truth, values = labels[known, index], merged[schema.target.task][known]
-        classes = values.shape[1]
-        positive = np.isin(truth, schema.target_indices())
-        score = target_probability(merged, schema)[known]
-        self.log("control_macro_f1", metrics.macro_f1(truth, values.argmax(1), classes), sync_dist=True)
-        self.log(
-            "control_balanced_accuracy", metrics.balanced_accuracy(truth, values.argmax(1), classes), sync_dist=True
-        )
-        self.log("control_target_auc", metrics.auc(positive, score), sync_dist=True)
+        found = operating.scores(both, both[:, 1], has, labels, self.task_schema, self._fusion)
+        for name, value in found.items():
+            self.log(name, value, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW; no decay for biases and norms; a higher rate for what has no pretrained start."""

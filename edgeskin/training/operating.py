@@ -115,18 +115,25 @@ def doubts(
     return [f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found]
 
 
-def control_metrics(
-    both: Floats, alone: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion], logged: dict[str, float]
+def scores(
+    both: Floats, alone: Floats, has: NDArray[np.bool_], labels: Ints, schema: Schema, fusion: dict[str, Fusion]
 ) -> dict[str, float]:
-    """Macro-F1, balanced accuracy and AUC of the target on the control role by this very fusion, where defined.
+    """Macro-F1, balanced accuracy and AUC of the target on the control role by a fusion; NaN where undefined.
 
     Lesions with both images are read as pairs, the others by their dermoscopic image alone.
 
     Args:
         both, alone, labels, fusion: as `choose_fusion` takes and gives them.
-        logged: what the training logged last, of which the loss stays.
+        has: which lesions have a clinical image [N].
+
+    >>> schema = Schema.parse({"name": "x", "tasks": [{"name": "A", "classes": [{"name": "a"}, {"name": "b"}]}],
+    ...     "target": {"task": "A", "positive": ["b"]}}, "x")
+    >>> both = np.array([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, 2.0]]])
+    >>> found = scores(both, both[:, 1], np.array([True, True]), np.array([[0], [1]]), schema,
+    ...     {"A": Fusion(dermoscopic_weight=0.5)})
+    >>> found["control_macro_f1"], found["control_target_auc"]
+    (1.0, 1.0)
     """
-    has = ~np.isnan(both[:, 0, 0])
     pair = task_probabilities(both, schema, fusion, "pair")
     lone = task_probabilities(alone[:, None], schema, fusion, "dermoscopic")
     merged = {task: np.where(has[:, None], pair[task], lone[task]) for task in pair}
@@ -135,14 +142,26 @@ def control_metrics(
     truth, values = labels[known, index], merged[schema.target.task][known]
     classes = values.shape[1]
     answers = values.argmax(1)
-    found = {
-        **{name: value for name, value in logged.items() if name == "loss"},
+    positive = np.isin(truth, schema.target_indices())
+    return {
         "control_macro_f1": metrics.macro_f1(truth, answers, classes),
         "control_balanced_accuracy": metrics.balanced_accuracy(truth, answers, classes),
-        "control_target_auc": metrics.auc(
-            np.isin(truth, schema.target_indices()), target_probability(merged, schema)[known]
-        ),
+        "control_target_auc": metrics.auc(positive, target_probability(merged, schema)[known]),
     }
+
+
+def control_metrics(
+    both: Floats, alone: Floats, labels: Ints, schema: Schema, fusion: dict[str, Fusion], logged: dict[str, float]
+) -> dict[str, float]:
+    """What a run's record says of the control role: the scores by its own fusion, where defined, and the loss.
+
+    Args:
+        both, alone, labels, fusion: as `choose_fusion` takes and gives them.
+        logged: what the training logged last, of which the loss stays.
+    """
+    has = ~np.isnan(both[:, 0, 0])
+    loss = {name: value for name, value in logged.items() if name == "loss"}
+    found = {**loss, **scores(both, alone, has, labels, schema, fusion)}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
