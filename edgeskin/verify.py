@@ -110,7 +110,9 @@ def verify(
     core = {mode: logits["core", mode] for mode in MODES}
     reference = None if bundle.lean else {mode: logits["reference", mode] for mode in MODES}
     parity, accuracy = scores(manifest, pairs, core, reference, bootstrap=bootstrap)
-    every = scoring.every_lesion(manifest, labels, _groups(pairs), paired, core, reference, repeats=bootstrap)
+    every = scoring.every_lesion(
+        manifest, labels, [pair.group for pair in pairs], paired, core, reference, repeats=bootstrap
+    )
     return VerifyResult(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         bundle=manifest.name,
@@ -160,7 +162,7 @@ def scores(
         chosen = [pair for pair in pairs if mode == "dermoscopic" or pair.clinical is not None]
         plain = None if reference is None else reference[mode][use]
         labels = _labels(chosen, deciding.task_schema)
-        groups = _groups(chosen)
+        groups = [pair.group for pair in chosen]
         accuracy[mode] = scoring.accuracy(deciding, mode, labels, groups, core[mode][use], plain, repeats=bootstrap)
         if plain is not None:
             parity[mode] = scoring.parity(deciding, mode, [named(p.lesion_id) for p in chosen], plain, core[mode][use])
@@ -170,11 +172,6 @@ def scores(
 def _labels(pairs: Sequence[Pair], schema: Schema) -> dict[str, NDArray[np.int64]]:
     """Task -> class number of each lesion."""
     return {t.name: np.array([p.labels.get(t.name, UNLABELLED) for p in pairs], np.int64) for t in schema.tasks}
-
-
-def _groups(pairs: Sequence[Pair]) -> list[str]:
-    """What the bootstrap draws together: the patient of each lesion, or the lesion itself."""
-    return [pair.patient_id or f"lesion {pair.lesion_id}" for pair in pairs]
 
 
 def verify_golden(bundle: Bundle, *, threads: int = 0) -> VerifyResult:

@@ -31,6 +31,15 @@ class Pair:
     role: Role | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def group(self) -> str:
+        """What a bootstrap draws together: the patient, else the lesion; one may be called as the other is.
+
+        >>> Pair("7", Path("a.jpg"), None, {}, 1).group, Pair("7", Path("a.jpg"), None, {}, 1, patient_id="7").group
+        ('lesion 7', 'patient 7')
+        """
+        return f"patient {self.patient_id}" if self.patient_id else f"lesion {self.lesion_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class PairSet:

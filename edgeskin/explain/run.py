@@ -99,8 +99,7 @@ def of_role(
         return record
     from edgeskin.explain.checks import check
 
-    patients = sorted({pair.patient_id or pair.lesion_id for pair in checkable})
-    groups = np.array([patients.index(pair.patient_id or pair.lesion_id) for pair in checkable])
+    groups = np.unique([pair.group for pair in checkable], return_inverse=True)[1]
     frames = (_frames(opened, pair.dermoscopic, pair.clinical) for pair in checkable)
     deletion, randomised = check(opened.explainer, frames, groups, opened.task.name, opened.chosen, seed)
     rule = f"{rule}; the checks: the first {len(checkable)} of all"

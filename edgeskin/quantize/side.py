@@ -52,7 +52,7 @@ class Side:
         schema = deciding.task_schema
         task, indices = schema.target.task, schema.target_indices()
         truth = np.array([pair.labels.get(task, UNLABELLED) for pair in pairs], np.int64)
-        who = np.array([pair.patient_id or f"lesion {pair.lesion_id}" for pair in pairs], str)
+        who = np.array([pair.group for pair in pairs], str)
         patients = np.unique(who, return_inverse=True)[1].astype(np.int64)
         answers = [decide.task_probabilities(x, schema, deciding.fusion, mode) for x in (reference, core)]
         before, after = (answer[task] for answer in answers)

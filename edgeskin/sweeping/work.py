@@ -75,7 +75,7 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
         clinical=pair[:, 0].astype(np.float32) if "clinical" in ways else None,
         labels=label_array(chosen, record.task_schema),
         lesions=tuple(short_hash(one.lesion_id) for one in chosen),
-        groups=tuple(short_hash(_group(one)) for one in chosen),
+        groups=tuple(short_hash(one.group) for one in chosen),
         fusion=record.fusion,
         parameters=record.parameters,
         macs=_macs(network.cpu(), record.preprocess.height),
@@ -89,11 +89,6 @@ def _answers(job: Job, record: Checkpoint, network: Any, test: Sequence[Pair], b
 def _judged(test: Sequence[Pair]) -> list[int]:
     """Places of the lesions with both images, by which every variant is judged; of all where none has both."""
     return [place for place, pair in enumerate(test) if pair.clinical is not None] or list(range(len(test)))
-
-
-def _group(pair: Pair) -> str:
-    """What is drawn together: the patient, else the lesion; a patient may be called as another one's lesion is."""
-    return f"patient {pair.patient_id}" if pair.patient_id else pair.lesion_id
 
 
 def _ways(network: Any) -> list[str]:

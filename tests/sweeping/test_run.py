@@ -238,15 +238,6 @@ def test_a_test_role_without_clinical_images_is_for_dermoscopic_networks(one_ima
     assert found.variants[0].readings[0].figures["macro_f1"].estimate.value is not None
 
 
-def test_a_patient_and_a_lesion_of_the_same_name_are_not_drawn_together():
-    from edgeskin.data.pairs import Pair
-    from edgeskin.sweeping.work import _group
-
-    seven = Pair("7", Path("d"), Path("c"), {}, 1)
-    of_patient_7 = Pair("8", Path("d"), Path("c"), {}, 2, patient_id="7")
-    assert _group(seven) != _group(of_patient_7) == _group(dataclasses.replace(of_patient_7, lesion_id="9"))
-
-
 def test_a_sweep_of_failures_alone_is_an_error(drawn, suite_of, here, tmp_path):
     with pytest.raises(EdgeskinError, match=r"no run of the sweep came to its end.*resnet_of_nobody"):
         sweep(suite_of({"broken": THREE["broken"]}), str(drawn), tmp_path)
