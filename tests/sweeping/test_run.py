@@ -1,7 +1,6 @@
 """Sweeps that really train, on drawn pairs: kept, resumed, with failures told; in turn, and on Ray."""
 
 import csv
-import dataclasses
 import json
 import os
 import shutil
