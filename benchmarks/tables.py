@@ -85,7 +85,7 @@ def _figure(found: Compared | None) -> str:
     if found is None or found.bundle.value is None:
         return NONE
     before = NONE if found.fp32.value is None else f"{found.fp32.value:.3f}"
-    return f"{before} → {found.bundle.value:.3f}, {estimate(found.difference, signed=True)}"
+    return f"{before} → {estimate(found.bundle)}, {estimate(found.difference, signed=True)}"
 
 
 def _rows_of(one: Measured) -> dict[str, str]:
@@ -125,8 +125,17 @@ def _rows_of(one: Measured) -> dict[str, str]:
 
 def milk10k(folder: Path) -> str:
     """Accuracy and latency of the bundles on real pairs, beside the given baseline."""
+    return _beside_baseline(folder, "milk10k-")
+
+
+def accurate(folder: Path) -> str:
+    """The same of the recipe that is trained for accuracy."""
+    return _beside_baseline(folder, "lite2-")
+
+
+def _beside_baseline(folder: Path, prefix: str) -> str:
     baseline: dict[str, Any] = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
-    measured = read(folder, "milk10k-")
+    measured = read(folder, prefix)
     given = {
         "lesions": f"{baseline['lesions']:,}",
         "macro-F1": f"{baseline['macro_f1']:.2f}",
@@ -137,12 +146,12 @@ def milk10k(folder: Path) -> str:
     columns = [_rows_of(one) for one in measured]
     titles = list(columns[0]) if columns else list(given)
     rows = [(title, *(column[title] for column in columns), given.get(title, NONE)) for title in titles]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]  # what was not measured of any
     text = lines(("FP32 → INT8, difference", *(one.target for one in measured), baseline["name"]), rows)
     if measured:
-        text += (
-            "\nAccuracies: FP32 → INT8, then the paired difference with its 95 % bootstrap interval. Latencies: FP32 → "
-        )
-        text += "INT8, then the speed against FP32 with its interval.\n"
+        text += "\nAccuracies: FP32 → INT8, then their paired difference, with 95 % bootstrap intervals.\n"
+        if any(one.bench for one in measured):
+            text = f"{text.rstrip()} Latencies: FP32 → INT8, then the speed against FP32 with its interval.\n"
     else:
         text += "\nNot measured yet: `edgeskin verify --out` and `edgeskin bench --out` write the results.\n"
     text += f"\n{baseline['name']}: {baseline['what']}; {baseline['note']}.\n"
@@ -316,6 +325,7 @@ def training(folder: Path) -> str:
 SWEEPS = ("ablation", "ablation-backbones", "ablation-phantom")  # those with a table and a plot
 TABLES: dict[str, Callable[[Path], str]] = {
     "milk10k": milk10k,
+    "accurate": accurate,
     "milk10k-latency": milk10k_latency,
     "milk10k-scenarios": scenarios,
     "peers": peers,
