@@ -1,156 +1,27 @@
-"""A fleet over a real sshd on loopback: boards that work, and every way in which one does not."""
+"""A fleet over a real sshd on loopback: what a run measures, what it keeps when it ends early, and its hosts file."""
 
-import getpass
 import json
 import os
 import re
 import shlex
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edgeskin.benchmark import compare, fleet, fleet_board, fleet_ssh
+from edgeskin.benchmark import compare, fleet, fleet_board
 from edgeskin.bundle import open_bundle
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.bench import BenchResult
-from edgeskin.spec.hosts import FleetResult, FleetRow, Host, Hosts
+from edgeskin.spec.hosts import FleetResult, Hosts
 from edgeskin.spec.suite import Suite
+from tests.benchmark.boards import ROOT, SUITE, TINY, Board, free_port, needs_sshd, only, script, wait_until
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("paramiko", reason="boards over SSH need edgeskin[fleet]")
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "tests" / "golden" / "tiny-onnxruntime"
-SSHD = shutil.which("sshd", path=os.defpath + ":/usr/sbin:/usr/local/sbin")
-EDGESKIN = shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "edgeskin.cli"])
-SUITE = Suite(
-    name='tiny "quoted" \\ ü', min_warmup=10, max_warmup=10, min_queries=4, min_seconds=0, max_seconds=60,
-    frame_height=64, frame_width=64, cold_starts=0, bootstrap=100,
-)  # fmt: skip
-
-needs_sshd = pytest.mark.skipif(
-    SSHD is None or shutil.which("ssh-keygen") is None, reason="no sshd here; Debian: apt-get install openssh-server"
-)
-
-
-class Board:
-    """A real sshd for the user who runs the tests, and what is needed to write its hosts.toml."""
-
-    def __init__(self, home: Path) -> None:
-        assert SSHD is not None
-        self.home = home
-        for name in ("host", "user", "user_limited", "stranger"):
-            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)]
-            subprocess.run(command, check=True, timeout=30)
-        limited = 'command="ulimit -f 8; eval \\"$SSH_ORIGINAL_COMMAND\\"" ' + (home / "user_limited.pub").read_text()
-        (home / "authorized").write_text((home / "user.pub").read_text() + limited)
-        self.port = free_port()
-        # SHLVL: bash then leaves the user's .bashrc out, which may take as long as a whole test
-        (home / "config").write_text(
-            textwrap.dedent(f"""\
-            Port {self.port}
-            ListenAddress 127.0.0.1
-            HostKey {home / "host"}
-            AuthorizedKeysFile {home / "authorized"}
-            PidFile none
-            UsePAM no
-            StrictModes no
-            PasswordAuthentication no
-            KbdInteractiveAuthentication no
-            PermitRootLogin prohibit-password
-            SetEnv SHLVL=5
-            """)
-        )
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's own folder for its unprivileged half
-        self.known_hosts = home / "known_hosts"
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {(home / 'host.pub').read_text()}")
-        self.log = home / "log"
-        self.process = subprocess.Popen(
-            [SSHD, "-D", "-f", str(home / "config"), "-E", str(self.log)], stdin=subprocess.DEVNULL
-        )
-        until = time.monotonic() + 20
-        while not listening(self.port):
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    board = Board(tmp_path_factory.mktemp("sshd"))
-    yield board
-    board.close()
-
-
-@pytest.fixture
-def suite_file(tmp_path: Path) -> str:
-    path = tmp_path / "tiny.toml"
-    path.write_text(fleet_board.suite_toml(SUITE), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """The folder that the boards use; what a run leaves in it is a fault."""
-    folder = tmp_path / "on the board"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def entry(sshd: Board, there: Path) -> Callable[..., str]:
-    def write(name: str, **changes: Any) -> str:
-        fields: dict[str, Any] = dict(
-            name=name, address="127.0.0.1", port=sshd.port, user=getpass.getuser(), key_file=str(sshd.home / "user"),
-            command=EDGESKIN, folder=str(there), threads=1, timeout_s=120,
-        )  # fmt: skip
-        fields |= changes
-        return "[[host]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items())
-
-    return write
-
-
-@pytest.fixture
-def fleet_of(sshd: Board, tmp_path: Path) -> Callable[..., Hosts]:
-    def read(*entries: str, known_hosts: Path | None = None) -> Hosts:
-        path = tmp_path / "hosts.toml"
-        path.write_text(f"known_hosts = {json.dumps(str(known_hosts or sshd.known_hosts))}\n" + "\n".join(entries))
-        return fleet.read_hosts(path)
-
-    return read
-
-
-def script(path: Path, text: str) -> str:
-    """A stand-in for the command on a board that misbehaves: a real program, run by a real shell over a real sshd."""
-    path.write_text("#!/bin/sh\n" + textwrap.dedent(text))
-    path.chmod(0o755)
-    return shlex.quote(str(path))
 
 
 def hanging(folder: Path, started: Path) -> str:
@@ -158,11 +29,6 @@ def hanging(folder: Path, started: Path) -> str:
     new, final = shlex.quote(f"{started}.new"), shlex.quote(str(started))
     text = f"sleep 300 & echo $! > {new}; mv {new} {final}; wait"
     return script(folder / "hang", f'case "$1" in --version) echo 9.9;; *) {text};; esac')
-
-
-def only(found: FleetResult) -> FleetRow:
-    assert len(found.rows) == 1
-    return found.rows[0]
 
 
 @needs_sshd
@@ -230,13 +96,6 @@ def at_work(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 @needs_sshd
@@ -324,134 +183,6 @@ def test_ctrl_c_keeps_what_was_measured(
         ("measured", None), ("failed", "interrupted"), ("failed", "interrupted"),
     ]  # fmt: skip
     wait_until(lambda: not list(there.iterdir()))
-
-
-@needs_sshd
-@pytest.mark.parametrize("known", ["nothing", "another key", "another port"])
-def test_a_board_that_nobody_vouched_for_is_refused(
-    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], suite_file: str, tmp_path: Path, known: str
-) -> None:
-    file = tmp_path / "known"
-    public = (sshd.home / "stranger.pub").read_text()
-    right = (sshd.home / "host.pub").read_text()
-    lines = {"nothing": "", "another key": f"[127.0.0.1]:{sshd.port} {public}", "another port": f"127.0.0.1 {right}"}
-    file.write_text(lines[known])
-    logged = sshd.log.read_text().count("Accepted")
-    row = only(fleet.run(TINY, fleet_of(entry("one"), known_hosts=file), tmp_path / "results", suite=suite_file))
-    assert row.fault == "host key"
-    assert "SHA256:" in row.reason
-    assert file.read_text() == lines[known]  # nothing was added
-    assert sshd.log.read_text().count("Accepted") == logged  # no key was shown to it
-
-
-@needs_sshd
-def test_a_full_disk(
-    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], suite_file: str, tmp_path: Path, there: Path
-) -> None:
-    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(there)]).returncode:
-        pytest.skip("no right to mount a small file system here")
-    try:
-        hosts = fleet_of(entry("full"))
-        row = only(fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file))
-        assert row.fault == "no space"
-        assert "1.0 MiB free" in row.reason
-        assert not list(there.iterdir())
-        (there / "filler").write_bytes(bytes(1 << 20))  # not even a folder has room, or the upload breaks off
-        host = hosts.host[0]
-        with fleet_ssh.connect(host, sshd.known_hosts, time.monotonic() + 30, threading.Event()) as board:
-            with pytest.raises(fleet_ssh.BoardError, match="No space left") as refused:
-                board.write(f"{there}/upload", bytes(1 << 20))
-            assert refused.value.fault == "no space"
-    finally:
-        subprocess.run(["umount", str(there)], check=True)
-
-
-@needs_sshd
-@pytest.mark.parametrize(
-    ("writes", "fault", "said"),
-    [
-        ("echo '{}' > result.json", "wrong result", "no result of"),
-        ("echo oops > result.json", "wrong result", "no JSON"),
-        ("true", "wrong result", "No such file"),
-        ('echo \'{"format": "edgeskin-bench/1"}\' > result.json', "wrong result", "schema version"),
-        ("cp {other} result.json", "wrong result", "bundle 000000000000 instead of"),
-        ("echo 'edgeskin: it broke: got 7' >&2; exit 2", "bench failed", "it broke: got 7"),
-        ("echo 'edgeskin: the disk is full: got x' >&2; exit 2", "no space", "the disk is full"),
-        ("kill -9 $$", "bench failed", "want of memory"),
-        ("dd if=/dev/zero of=result.json bs=1M count=70 2>/dev/null", "wrong result", "too much"),
-    ],
-)
-def test_a_board_that_answers_wrongly(
-    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], suite_file: str, tmp_path: Path,
-    result: BenchResult, writes: str, fault: str, said: str,
-) -> None:  # fmt: skip
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(result.model_copy(update={"bundle_sha256": "0" * 64}).to_json()))
-    body = writes.replace("{other}", shlex.quote(str(other)))
-    command = script(tmp_path / "wrong", f'case "$1" in --version) echo 9.9;; *) {body};; esac')
-    row = only(fleet.run(TINY, fleet_of(entry("one", command=command)), tmp_path / "results", suite=suite_file))
-    assert row.fault == fault
-    assert said in row.reason
-    assert not (tmp_path / "results" / "one.json").exists()
-
-
-@pytest.fixture(scope="module")
-def result() -> BenchResult:
-    from edgeskin.benchmark import scenarios
-
-    return scenarios.run(TINY, SUITE, threads=1)
-
-
-@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_that_is_no_ssh(greeting: bytes, suite_file: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            accepted, _ = server.accept()
-            with accepted:
-                accepted.sendall(greeting)
-                time.sleep(4)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        host = Host(name="odd", address="127.0.0.1", port=server.getsockname()[1], connect_s=2)
-        hosts = Hosts(known_hosts=str(tmp_path / "none"), host=(host,))
-        row = only(fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file))
-        thread.join()
-    assert row.fault == "unreachable"
-    assert row.seconds < 15
-
-
-@needs_sshd
-def test_an_upload_that_breaks_off_leaves_nothing(
-    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], there: Path
-) -> None:
-    host, folder = fleet_of(entry("one")).host[0], there / "run"
-    folder.mkdir()
-    file, undo = str(folder / "it's.zip"), f"rm -rf {shlex.quote(str(folder))}"
-    with fleet_ssh.connect(host, sshd.known_hosts, time.monotonic() + 30, threading.Event()) as board:
-        board.write(file, b"x" * 100_000, undo=undo)
-        assert Path(file).read_bytes() == b"x" * 100_000
-        assert board.run(fleet_ssh.upload_script(file, 100_000, undo), feed=b"x" * 99_999).status == 74
-    assert not folder.exists()
-
-
-@needs_sshd
-def test_what_a_profile_prints_is_no_result(
-    sshd: Board, entry: Callable[..., str], fleet_of: Callable[..., Hosts], suite_file: str, tmp_path: Path,
-    result: BenchResult,
-) -> None:  # fmt: skip
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(result.to_json()))
-    chatty = 'command="echo welcome {}; eval \\"$SSH_ORIGINAL_COMMAND\\"" '
-    key = sshd.home / "chatty"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=30)
-    with (sshd.home / "authorized").open("a") as keys:
-        keys.write(chatty + key.with_suffix(".pub").read_text())
-    text = f'case "$1" in --version) echo 9.9;; *) cp {shlex.quote(str(other))} result.json;; esac'
-    hosts = fleet_of(entry("one", key_file=str(key), command=script(tmp_path / "copy", text)))
-    row = only(fleet.run(TINY, hosts, tmp_path / "results", suite=suite_file))
-    assert (row.status, row.reason) == ("measured", "")
 
 
 HOST = '[[host]]\nname = "a"\naddress = "b"\n'
