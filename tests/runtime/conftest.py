@@ -1,4 +1,4 @@
-"""The runtime in C, built once for all test processes, and tiny bundles that it opens."""
+"""The runtime in C, built once for all test processes, and tiny bundles and photographs that it opens."""
 
 import fcntl
 import importlib.util
@@ -13,8 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image as Photo
 
 from edgeskin.files import pretty_json, sha256_bytes
+from tests.runtime.examples import photo
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "devices" / "runtime"
@@ -101,6 +103,15 @@ def tiny_openvino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = json.loads((folder / "manifest.json").read_text())["recipe"]
     seal(folder, target="openvino", recipe={**recipe, "target": "openvino"})
     return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dermoscopic and a clinical image as PPM."""
+    folder = tmp_path_factory.mktemp("photos")
+    Photo.fromarray(photo(640, 480)).save(folder / "dermoscopic.ppm")
+    Photo.fromarray(photo(801, 601, seed=1, mole=0.1)).save(folder / "clinical.ppm")
+    return folder / "dermoscopic.ppm", folder / "clinical.ppm"
 
 
 @pytest.fixture(scope="session")
