@@ -1,8 +1,13 @@
-"""A sweep without trainings: answers drawn at random, with a known skill."""
+"""Answers drawn at random, with a known skill, for a sweep without trainings; drawn pairs for one that trains."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeskin import out
+from edgeskin.data.phantom import write_phantom
 from edgeskin.spec.roles import ROLES, RoleRecord
 from edgeskin.spec.schema import ClassSpec, Schema, Target, Task
 from edgeskin.spec.sweep import READINGS, SweepSpec
@@ -14,6 +19,19 @@ from edgeskin.sweeping.figures import METHOD, Judge
 NAMES = ("NEV", "MEL", "BCC")
 COUNT = 60
 LABELS = np.random.default_rng(7).integers(0, len(NAMES), COUNT)
+THREE = {
+    "base": {},
+    "clinical-only": {"network": {"modalities": "clinical"}},
+    "broken": {"network": {"backbone": "resnet_of_nobody"}, "seeds": [0]},
+}
+QUESTION = {"question": "both beat one", "a": "base", "b": "clinical-only"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    out.configure(quiet=True)
+    yield
+    out.configure()
 
 
 @pytest.fixture(scope="session")
@@ -129,3 +147,27 @@ def result(schema, suite_of, answers_of) -> SweepResult:
         versions={},
         git_revision="",
     )
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """60 drawn pairs of 32 x 32 pixels."""
+    root = tmp_path_factory.mktemp("drawn") / "data"
+    out.configure(quiet=True)
+    write_phantom(root, 60, seed=3, size=32)
+    return root
+
+
+def write_toml(suite, folder: Path) -> Path:
+
+    def text(value: object) -> str:
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items() if v is not None) + " }"
+        if isinstance(value, list):
+            return f"[{', '.join(map(text, value))}]"
+        return json.dumps(value)
+
+    given = {k: v for k, v in suite.to_json().items() if v is not None}
+    path = folder / "tiny.toml"
+    path.write_text("\n".join(f"{key} = {text(value)}" for key, value in given.items()))
+    return path

@@ -1,22 +1,14 @@
-"""Sweeps that really train, on drawn pairs: kept, resumed, with failures told; in turn, and on Ray."""
+"""Sweeps that really train, on drawn pairs: kept, resumed, with failures told."""
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
-from edgeskin import out
-from edgeskin.data.phantom import write_phantom
 from edgeskin.data.registry import load_pairs
 from edgeskin.data.roles import assign
 from edgeskin.errors import EdgeskinError
@@ -25,34 +17,11 @@ from edgeskin.report.sweep import markdown
 from edgeskin.spec.sweep_result import SweepResult
 from edgeskin.sweeping import sweep as stage
 from edgeskin.sweeping.answers import read
-from edgeskin.sweeping.runners import run_all
 from edgeskin.sweeping.sweep import sweep
 from edgeskin.sweeping.work import attempt
+from tests.sweeping.conftest import QUESTION, THREE, write_toml
 
 pytestmark = pytest.mark.skipif(not find_spec("lightning"), reason="needs the extra train")
-needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="needs the extra sweep")
-THREE = {
-    "base": {},
-    "clinical-only": {"network": {"modalities": "clinical"}},
-    "broken": {"network": {"backbone": "resnet_of_nobody"}, "seeds": [0]},
-}
-QUESTION = {"question": "both beat one", "a": "base", "b": "clinical-only"}
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    out.configure(quiet=True)
-    yield
-    out.configure()
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory) -> Path:
-    """60 drawn pairs of 32 x 32 pixels."""
-    root = tmp_path_factory.mktemp("drawn") / "data"
-    out.configure(quiet=True)
-    write_phantom(root, 60, seed=3, size=32)
-    return root
 
 
 @pytest.fixture
@@ -277,139 +246,3 @@ def test_the_command_shows_and_writes_one_table(drawn, suite_of, here, tmp_path)
     refused = run("--only", "bass")
     assert isinstance(refused.exception, EdgeskinError)
     assert "did you mean 'base'" in str(refused.exception)
-
-
-@pytest.fixture
-def planned(drawn, suite_of, tmp_path):
-    """A good run and one that fails, which have not begun."""
-    from edgeskin.sweeping.plan import jobs
-
-    suite = suite_of({"broken": THREE["broken"], "base": {}}, seeds=[0])
-    data = suite.base.data.at(str(drawn))
-    pairset = load_pairs("derm7pt", drawn)
-    return jobs(suite, data, assign(pairset, data.roles), pairset.schema, tmp_path / "out")
-
-
-@pytest.fixture
-def _no_ray(monkeypatch):
-    from edgeskin.sweeping import runners
-
-    monkeypatch.setattr(runners, "find_spec", lambda name: None)
-
-
-@pytest.mark.usefixtures("_no_ray")
-def test_without_ray_side_by_side_is_refused(planned):
-    for at_once, address in ((2, ""), (1, "10.0.0.1:6379")):
-        with pytest.raises(EdgeskinError, match=r"'ray' is not installed.*edgeskin\[sweep\]"):
-            list(run_all(planned, at_once, address))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_no_ray")
-def test_without_ray_each_run_has_a_process_of_its_own_after_the_other(planned):
-    found = {job.name: reason for job, reason in run_all(planned, 0)}
-    assert list(found) == ["broken-s0", "base-s0"]
-    assert "unknown backbone" in found["broken-s0"]
-    assert found["base-s0"] == ""
-    assert "resnet_of_nobody" in (planned[0].folder / "log.txt").read_text()
-    assert read(planned[1].answers).key == planned[1].key
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="asks /proc or ps by psutil, and kills as Unix does")
-def test_without_ray_a_run_ends_with_its_sweep_even_if_that_is_killed(planned):
-    job = planned[1]
-    text = (
-        "import json, sys; from edgeskin.sweeping import runners; from edgeskin.sweeping.plan import Job; "
-        "runners.find_spec = lambda name: None; list(runners.run_all([Job.parse(json.loads(sys.argv[1]))], 1))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", text, json.dumps(job.to_json())])
-    waited = time.monotonic()
-    while not (job.folder / "log.txt").is_file():
-        assert parent.poll() is None
-        assert time.monotonic() - waited < 120
-        time.sleep(0.02)
-    children = psutil.Process(parent.pid).children(recursive=True)
-    assert children
-    parent.kill()
-    parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=120)
-    assert not alive
-    assert not job.answers.exists()  # it ended; it did not finish
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("127.0.0.1:1", "the Ray cluster does not answer: got '127.0.0.1:1: .*ray start --head"),
-        ("ray://127.0.0.1:1", "does not answer"),
-        ("127.0.0.1:99999", "does not answer"),
-        ("nowhere", "not the address of a Ray cluster: got 'nowhere'"),
-        ("host:port", "not the address"),
-    ],
-)
-@needs_ray
-def test_a_cluster_that_is_not_there_is_one_line_at_once(planned, address, words):
-    with pytest.raises(EdgeskinError, match=words):
-        list(run_all(planned, 1, address))
-
-
-def command(drawn: Path, toml: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "edgeskin.cli", "sweep", str(toml), "--root", str(drawn), "--out", str(folder),
-            "--jobs", "2", "--json"]  # fmt: skip
-
-
-@pytest.fixture
-def toml(suite_of, tmp_path) -> Path:
-    """A sweep as a file: two good variants and one that fails."""
-    return write_toml(suite_of(THREE, comparison=[QUESTION]), tmp_path)
-
-
-def write_toml(suite, folder: Path) -> Path:
-
-    def text(value: object) -> str:
-        if isinstance(value, dict):
-            return "{ " + ", ".join(f"{k} = {text(v)}" for k, v in value.items() if v is not None) + " }"
-        if isinstance(value, list):
-            return f"[{', '.join(map(text, value))}]"
-        return json.dumps(value)
-
-    given = {k: v for k, v in suite.to_json().items() if v is not None}
-    path = folder / "tiny.toml"
-    path.write_text("\n".join(f"{key} = {text(value)}" for key, value in given.items()))
-    return path
-
-
-@needs_ray
-@pytest.mark.slow
-def test_on_ray_a_killed_sweep_resumes_to_the_same_figures(drawn, toml, tmp_path):
-    whole = subprocess.run(command(drawn, toml, tmp_path / "whole"), capture_output=True, text=True, timeout=600)
-    assert whole.returncode == 0, whole.stderr
-    assert "broken-s0 failed: unknown backbone" in whole.stderr
-    expected = SweepResult.parse(json.loads(whole.stdout), "stdout")
-    assert [v.seeds for v in expected.variants] == [(0, 1), (0, 1), ()]
-
-    for how in (signal.SIGINT, signal.SIGKILL):
-        folder = tmp_path / how.name
-        started = subprocess.Popen(
-            command(drawn, toml, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
-        waited = time.monotonic()
-        while not list(folder.glob("*/test.npz")):
-            assert started.poll() is None, started.communicate()
-            assert time.monotonic() - waited < 300
-            time.sleep(0.2)
-        children = psutil.Process(started.pid).children(recursive=True)
-        os.kill(started.pid, how)
-        started.communicate(timeout=120)
-        assert started.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, timeout=300)  # agents of Ray look for it now and then only
-        assert not alive, [p.cmdline() for p in alive]
-        assert not list(folder.glob("*/.test.npz*"))  # nothing half-written
-        kept = {p: p.stat().st_mtime_ns for p in folder.glob("*/test.npz")}
-        again = subprocess.run(command(drawn, toml, folder), capture_output=True, text=True, timeout=600)
-        assert again.returncode == 0, again.stderr
-        assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-        found = SweepResult.parse(json.loads(again.stdout), "stdout")
-        for one, other in zip(found.variants, expected.variants, strict=True):
-            assert one.readings == other.readings, one.name
-        assert found.answers == expected.answers
