@@ -206,23 +206,28 @@ def data_is_here(bundle: Path) -> bool:
 
 
 def bench(
-    bundle: Path, suite: str, *, threads: int = 0, verified: Path | None = None, accuracy: bool = False
-) -> BenchResult:
+    bundle: Path, suite: str, *, threads: int = 0, verified: Path | None = None, accuracy: bool = False,
+    loadgen: bool = False,
+) -> BenchResult:  # fmt: skip
     """Latency and memory of a bundle on this machine, with the accuracy of the same bytes where it is known.
 
     Args:
         verified: a verify result of this bundle.
         accuracy: without one, score the test role first, if its data is here.
+        loadgen: also ask through MLPerf LoadGen.
     """
+    from edgeskin.benchmark import loadgen as peer
     from edgeskin.benchmark import scenarios
     from edgeskin.runtime import refuse_kit
 
     plan = catalog.suite(suite)
     refuse_kit(open_bundle(bundle))  # before minutes go into its accuracy
+    if loadgen:
+        peer.require()
     known = read_result(VerifyResult, verified) if verified else None
     if known is None and accuracy and data_is_here(bundle):
         known = verify(bundle, threads=threads)
-    return scenarios.run(bundle, plan, threads=threads, verify=known)
+    return scenarios.run(bundle, plan, threads=threads, verify=known, with_loadgen=loadgen)
 
 
 def compare(a: Path, b: Path, *, anyway: bool = False) -> Comparison:

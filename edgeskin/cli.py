@@ -193,6 +193,9 @@ def bench(
     verified: Annotated[Path | None, typer.Option(help="JSON of `edgeskin verify --out` on this bundle.")] = None,
     accuracy: Annotated[bool, typer.Option(help="Also score the test role, if its data is there.")] = True,
     threads: Threads = 0,
+    loadgen: Annotated[
+        bool, typer.Option("--loadgen", help="Also ask through MLPerf LoadGen (pip install mlcommons-loadgen).")
+    ] = False,
     hosts: Annotated[Path | None, typer.Option(help="A hosts.toml: measure on these boards, over SSH.")] = None,
     again: Annotated[bool, typer.Option(help="With --hosts: also boards whose result is there.")] = False,
     anyway: Annotated[bool, typer.Option(help="With compare: whatever the conditions.")] = False,
@@ -211,15 +214,16 @@ def bench(
         show_bench.compared(compared)
     elif len(what) != 1:
         raise EdgeskinError("one bundle, or compare and two results", got=" ".join(map(str, what)))
-    elif hosts and verified:
-        raise EdgeskinError("--verified does not go with --hosts", fix="drop one of them")
+    elif hosts and (verified or loadgen):
+        name = "--verified" if verified else "--loadgen"
+        raise EdgeskinError(f"{name} does not go with --hosts", fix="drop one of them")
     elif hosts:
         fleet = chain.fleet(what[0], hosts, file or Path("fleet"), suite=suite, threads=threads, again=again)
         out.result(fleet.to_json())
         show_bench.fleet(fleet)
         raise typer.Exit(130 if fleet.partial else int(any(row.status == "failed" for row in fleet.rows)))
     else:
-        measured = chain.bench(what[0], suite, threads=threads, verified=verified, accuracy=accuracy)
+        measured = chain.bench(what[0], suite, threads=threads, verified=verified, accuracy=accuracy, loadgen=loadgen)
         _write(file, measured.to_json())
         show_bench.bench(measured)
 

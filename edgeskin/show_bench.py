@@ -52,6 +52,11 @@ def bench(found: BenchResult) -> None:
             f"cold start: import {cold.import_ms:.0f}, load {cold.load_ms:.0f}, first {cold.first_decision_ms:.0f} ms; "
             f"the whole process {cold.process_ms:.0f} ms{cached}"
         )
+    for check in found.loadgen:
+        out.line(
+            f"LoadGen {check.version}, {check.mode} {check.route}: p50 {check.p50_ratio:.3f} and p90 "
+            f"{check.p90_ratio:.3f} of its own, {'within' if check.agree else 'not within'} {check.limit:.0%}"
+        )
     if found.verify and (pair := found.verify.accuracy.get("pair")):
         task = next(iter(pair.tasks))
         out.line(f"macro-F1 of these bytes: {estimate(pair.tasks[task]['macro_f1'].bundle)}")

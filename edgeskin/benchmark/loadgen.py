@@ -26,6 +26,7 @@ from edgeskin.spec.suite import Suite
 
 LIMIT = 0.03  # of p50 and p90, ours over LoadGen's
 MODULE = "mlperf_loadgen"
+SECONDS = 10.0  # of a block, at most
 SAMPLES = 8  # different examinations in LoadGen's library
 BLOCKS = 4
 _LINE = re.compile(r"^(\d+\.\d+) percentile latency \(ns\)\s*:\s*(\d+)\s*$", re.MULTILINE)
@@ -34,6 +35,12 @@ _LINE = re.compile(r"^(\d+\.\d+) percentile latency \(ns\)\s*:\s*(\d+)\s*$", re.
 def unavailable() -> str | None:
     """Why LoadGen cannot be asked here, or None."""
     return None if find_spec(MODULE) else "the package mlcommons-loadgen is not installed"
+
+
+def require() -> None:
+    """Raises EdgeskinError if LoadGen cannot be asked here."""
+    if reason := unavailable():
+        raise EdgeskinError("no cross-check with LoadGen", got=reason, fix="pip install mlcommons-loadgen")
 
 
 def percentiles(summary: str) -> dict[str, float]:
@@ -65,7 +72,7 @@ def compare(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
 
 
 def cross_check(
-    bundle_path: Path, *, threads: int = 0, seconds: float = 10.0, mode: Mode = "pair", route: Route = "network",
+    bundle_path: Path, *, threads: int = 0, seconds: float = SECONDS, mode: Mode = "pair", route: Route = "network",
     blocks: int = BLOCKS, suite: Suite | None = None,
 ) -> LoadGenCheck:  # fmt: skip
     """Ask the bundle's own graphs through our loop and through LoadGen's SingleStream, A B A B.
@@ -77,8 +84,7 @@ def cross_check(
     Raises:
         EdgeskinError: LoadGen is not installed, gave no percentiles, or the bundle does not verify or run.
     """
-    if reason := unavailable():
-        raise EdgeskinError("no cross-check with LoadGen", got=reason, fix="pip install mlcommons-loadgen")
+    require()
     bundle = open_bundle(bundle_path)
     suite = suite or Suite(name="loadgen")
     threads = threads or usable_cores()
@@ -143,7 +149,7 @@ def single_stream(ask: Callable[[int], object], seconds: float) -> tuple[dict[st
     Raises:
         EdgeskinError: LoadGen gave no percentiles.
     """
-    import mlperf_loadgen as lg  # type: ignore[import-not-found]
+    import mlperf_loadgen as lg
 
     asked = 0
     faults: list[Exception] = []

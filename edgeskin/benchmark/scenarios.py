@@ -11,6 +11,7 @@ from edgeskin.benchmark import (
     energy,
     environment,
     lanes,
+    loadgen,
     offline,
     sensors,
     single,
@@ -23,7 +24,7 @@ from edgeskin.benchmark.clocks import Watch
 from edgeskin.benchmark.single import LANES
 from edgeskin.bundle import Bundle, open_bundle
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.bench import BenchResult, ColdStart, Graphs, Lane, Route
+from edgeskin.spec.bench import BenchResult, ColdStart, Graphs, Lane, LoadGenCheck, Route
 from edgeskin.spec.manifest import Manifest, Mode
 from edgeskin.spec.result import VerifyResult
 from edgeskin.spec.suite import Scenario, Suite
@@ -38,19 +39,30 @@ PLAN: dict[Scenario, tuple[tuple[Mode, Route], ...]] = {
 }
 
 
-def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResult | None = None) -> BenchResult:
+def run(
+    bundle_path: Path,
+    suite: Suite,
+    *,
+    threads: int = 0,
+    verify: VerifyResult | None = None,
+    with_loadgen: bool = False,
+) -> BenchResult:
     """Measure a bundle: the lanes of every scenario, cold start, memory; and what they were measured on.
 
     Args:
         threads: for inference; 0 takes the suite's, and where that is 0 too, every core this process may use.
         verify: a verify result of this bundle, to travel with its latencies.
+        with_loadgen: also put the pair's queries through MLPerf LoadGen, in turn with our own loop; a result whose
+            p50 or p90 it does not confirm is not valid.
 
     Ctrl-C ends the run early: what was measured is returned, marked partial.
 
     Raises:
-        EdgeskinError: the bundle does not verify, its engine is absent, `verify` is of another bundle, or the run
-            was interrupted before anything was measured.
+        EdgeskinError: the bundle does not verify, its engine or LoadGen is absent, `verify` is of another bundle, or
+            the run was interrupted before anything was measured.
     """
+    if with_loadgen:
+        loadgen.require()
     bundle = open_bundle(bundle_path)
     check_verify(verify, bundle.sha256)
     threads = threads or suite.threads or usable_cores()
@@ -73,6 +85,11 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
     if cold_partial:
         partial = True
         reasons.append(f"interrupted after {cold.runs if cold else 0} of {suite.cold_starts} cold starts")
+    checks: tuple[LoadGenCheck, ...] = ()
+    if with_loadgen and not partial:
+        checks, partial = beside_loadgen(bundle_path, suite, threads)
+        reasons += [f"LoadGen, {one.mode} {one.route}: {reason}" for one in checks for reason in one.reasons]
+        reasons += [f"interrupted after {len(checks)} of {len(PAIR)} checks with LoadGen"] if partial else []
     reasons += [f"throttled: {what}" for what in sensors.throttled(before, after)]
     watch.look(at_once=True)
     reasons += watch.reasons()
@@ -103,6 +120,7 @@ def run(bundle_path: Path, suite: Suite, *, threads: int = 0, verify: VerifyResu
         sensors_after=after,
         others_cpu_share=others,
         verify=verify,
+        loadgen=checks,
         partial=partial,
         validity=statistics.verdict(reasons),
     )
@@ -136,6 +154,25 @@ def _cold(bundle_path: Path, suite: Suite, threads: int) -> tuple[ColdStart | No
     except KeyboardInterrupt:
         return None, True
     return found, found.partial
+
+
+def beside_loadgen(bundle_path: Path, suite: Suite, threads: int) -> tuple[tuple[LoadGenCheck, ...], bool]:
+    """The pair's lanes beside LoadGen; and whether that was interrupted."""
+    seconds = min(loadgen.SECONDS, suite.max_seconds / (2 * loadgen.BLOCKS * len(PAIR)))
+    found: list[LoadGenCheck] = []
+    with out.progress("LoadGen", len(PAIR)) as step:
+        for mode, route in PAIR:
+            step(0, text=f"LoadGen: {mode} {route}")
+            try:
+                found.append(
+                    loadgen.cross_check(
+                        bundle_path, threads=threads, seconds=seconds, mode=mode, route=route, suite=suite
+                    )
+                )
+            except KeyboardInterrupt:
+                return tuple(found), True
+            step(1)
+    return tuple(found), False
 
 
 def _scenes(bundle: Bundle, suite: Suite) -> dict[Route, Camera]:

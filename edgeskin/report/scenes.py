@@ -163,5 +163,30 @@ def cold_start(bench: BenchResult) -> Table | None:
     return Table("Cold start", columns, tuple(rows3), note)
 
 
+def loadgen(bench: BenchResult) -> Table | None:
+    """p50 and p90 of ours beside MLPerf LoadGen's; None if it was not asked."""
+    if not bench.loadgen:
+        return None
+    rows = [
+        (
+            f"{MODE_TITLES[one.mode]}, {ROUTE_TITLES[one.route]}",
+            f"{ms(one.p50_ms)} / {ms(one.loadgen_p50_ms)}",
+            f"{one.p50_ratio:.3f}",
+            f"{ms(one.p90_ms)} / {ms(one.loadgen_p90_ms)}",
+            f"{one.p90_ratio:.3f}",
+            str(one.queries + one.loadgen_queries),
+            "yes" if one.agree else "no",
+        )
+        for one in bench.loadgen
+    ]
+    first = bench.loadgen[0]
+    note = (
+        f"MLPerf LoadGen {first.version}, SingleStream, in {first.blocks} blocks in turn with as many of ours; the "
+        f"ratio is the median over the blocks, ours over LoadGen's, and agrees within {first.limit:.0%}."
+    )
+    columns = ("", "p50 ms, ours / LoadGen", "ratio", "p90 ms, ours / LoadGen", "ratio", "queries", "agree")
+    return Table("Beside MLPerf LoadGen", columns, tuple(rows), note)
+
+
 def _part(parts: ColdParts | None, name: str) -> str:
     return NONE if parts is None else ms(float(getattr(parts, name)))

@@ -162,7 +162,8 @@ def _latency(bundle: BundleInput) -> Part | None:
         if lane.series is not None and lane.series.at_s:
             label = f"Latency over time, {title}"
             drawn.append(Figure(label, charts.series_chart(label, _names(bundle), lane.series)))
-    return Part("Latency", (scenes.latencies(bench, own), machine.device(bench)), tuple(drawn))
+    tables = (scenes.latencies(bench, own), scenes.loadgen(bench), machine.device(bench))
+    return Part("Latency", tuple(table for table in tables if table), tuple(drawn))
 
 
 def _scenarios(bundle: BundleInput) -> Part | None:

@@ -225,6 +225,7 @@ class BenchResult(Spec):
     sensors_after: Sensors
     others_cpu_share: float | None  # of the usable cores' time, spent by other processes during the run
     verify: VerifyResult | None  # of the same bundle
+    loadgen: tuple[LoadGenCheck, ...] = ()  # where it was asked for: of the pair, network only and frames to decision
     partial: bool  # the run was interrupted; what is here was measured
     validity: Validity
 

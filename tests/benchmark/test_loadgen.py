@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeskin.benchmark import loadgen, statistics
+from edgeskin import chain, runtime
+from edgeskin.benchmark import loadgen, scenarios, statistics
 from edgeskin.errors import EdgeskinError
 from edgeskin.files import pretty_json
-from edgeskin.spec.bench import LoadGenCheck
+from edgeskin.report import scenes
+from edgeskin.spec.bench import BenchResult, LoadGenCheck
 from edgeskin.spec.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,12 @@ Mean latency (ns)               : 2261057
 99.00 percentile latency (ns)   : 5749557
 99.90 percentile latency (ns)   : 5835185
 """
+
+CHECK = LoadGenCheck(
+    mode="pair", route="network", threads=1, version="6.0.17", blocks=4, queries=400, loadgen_queries=396, p50_ms=2.0,
+    p90_ms=3.0, loadgen_p50_ms=2.0, loadgen_p90_ms=2.7, p50_ratio=1.0, p90_ratio=1.111, limit=loadgen.LIMIT,
+    agree=False, reasons=("p90: ours over LoadGen is 1.111, further from 1 than 3%",),
+)  # fmt: skip
 
 
 def test_percentiles_are_read_from_the_summary_not_the_early_stopping_estimate():
@@ -117,3 +125,41 @@ def test_an_error_of_the_bundle_comes_through_loadgen():
         loadgen.single_stream(ask, 0.1)
     assert len(asked) == 6
     assert set(asked) <= set(range(loadgen.SAMPLES))
+
+
+@HERE
+def test_a_bench_carries_its_check_and_stands_or_falls_with_it():
+    pytest.importorskip("onnxruntime")
+    suite = Suite(
+        name="t", min_warmup=10, max_warmup=20, min_queries=8, min_seconds=0, max_seconds=2, frame_height=96,
+        frame_width=128, cold_starts=0, bootstrap=100,
+    )  # fmt: skip
+    found = scenarios.run(TINY, suite, threads=1, with_loadgen=True)
+    assert [(one.mode, one.route) for one in found.loadgen] == [("pair", "network"), ("pair", "decision")]
+    told = [reason for reason in found.validity.reasons if reason.startswith("LoadGen, pair ")]
+    assert len(told) == sum(len(one.reasons) for one in found.loadgen)
+    table = scenes.loadgen(found)
+    assert table is not None
+    assert [row[-1] for row in table.rows] == ["yes" if one.agree else "no" for one in found.loadgen]
+    assert BenchResult.parse(json.loads(pretty_json(found.to_json())), "text") == found
+
+
+def test_a_bench_without_the_package_ends_before_it_measures(monkeypatch):
+    monkeypatch.setattr(loadgen, "unavailable", lambda: "the package mlcommons-loadgen is not installed")
+    monkeypatch.setattr(runtime, "load", lambda *_, **__: pytest.fail("measures"))
+    with pytest.raises(EdgeskinError, match="pip install mlcommons-loadgen"):
+        chain.bench(TINY, "quick", loadgen=True)
+    with pytest.raises(EdgeskinError, match="pip install mlcommons-loadgen"):
+        scenarios.run(TINY, Suite(name="t"), with_loadgen=True)
+
+
+def test_ctrl_c_keeps_the_check_that_was_finished(monkeypatch):
+    done = iter([CHECK])
+
+    def ask(*_: object, **__: object) -> LoadGenCheck:
+        for check in done:
+            return check
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loadgen, "cross_check", ask)
+    assert scenarios.beside_loadgen(TINY, Suite(name="t"), 1) == ((CHECK,), True)
