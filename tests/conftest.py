@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+TINY = Path(__file__).resolve().parent / "golden" / "tiny-onnxruntime"
 
 settings.register_profile("edgeskin", deadline=None)
 settings.load_profile("edgeskin")
@@ -25,6 +28,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Caches go to the tests' own folder, also for the processes that tests start."""
     folder: Path = tmp_path_factory.mktemp("cache")
     os.environ["EDGESKIN_CACHE"] = str(folder)
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A copy of the committed tiny bundle, to change as one likes."""
+    return Path(shutil.copytree(TINY, tmp_path / "tiny"))
 
 
 @pytest.fixture(scope="session")
