@@ -112,6 +112,12 @@ def test_software_alone(measured: BenchResult) -> None:
     assert [one.name for one in found.differences] == ["onnxruntime"]  # the others run none of this
 
 
+def test_frames_prepared_by_other_software_are_another_measurement(measured: BenchResult) -> None:
+    versions = {**measured.environment.versions, "opencv": "0.1"}
+    found = compare.compare(measured, elsewhere(measured, versions=versions))
+    assert [one.name for one in found.differences] == ["opencv"]
+
+
 def test_apples_and_oranges_name_every_difference(measured: BenchResult) -> None:
     other = elsewhere(measured, cpu_model="Other CPU", threads=9).model_copy(update={"bundle_sha256": "c" * 64})
     with pytest.raises(EdgeskinError) as refused:

@@ -101,6 +101,17 @@ def test_versions_are_read_without_importing() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_opencv_is_whichever_of_its_packages_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "opencv-python":
+            raise metadata.PackageNotFoundError(name)
+        return "4.13.0.92"
+
+    monkeypatch.setattr(environment.metadata, "version", version)
+    assert environment.versions()["opencv"] == "4.13.0.92"
+    assert environment.versions()["numpy"] is None
+
+
 def test_git_revision_of_a_plain_folder_is_absent_with_its_reason(tmp_path: Path) -> None:
     assert environment.git_revision(tmp_path) == (None, "not a git checkout")
 
