@@ -1,4 +1,4 @@
-"""The command line end to end on drawn pairs, with real engines: every command, every refusal."""
+"""The command line end to end on drawn pairs, with real engines: what commands make of these, and what they refuse."""
 
 import csv
 import json
@@ -11,16 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 import edgeskin
 from edgeskin import chain
-from edgeskin.cli import app
 from edgeskin.errors import EdgeskinError
-from edgeskin.spec.roles import RoleSpec
-from edgeskin.spec.train import DataSpec, NetworkSpec, TrainSpec
+from tests.commands import cli, refused
 
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("nncf", reason="needs the extra export")
@@ -55,20 +51,6 @@ frame_width = 160
 cold_starts = 0
 bootstrap = 100
 """
-
-
-def cli(*arguments: object) -> str:
-    """Run a command; gives its stdout. Errors of ours surface as they are."""
-    done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def refused(*arguments: object) -> EdgeskinError:
-    with pytest.raises(EdgeskinError) as caught:
-        CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert "\n" not in caught.value.line()
-    return caught.value
 
 
 @pytest.fixture(scope="module")
@@ -240,23 +222,6 @@ def test_inspect_devices_doctor_and_data_check(made):
     assert sum(r["lesions"] for r in counts["roles"].values()) == 100
 
 
-def test_help_tells_the_defaults_of_the_specs():
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
-    told = {}
-    for option in command.params:
-        if found := re.search(r"\(([0-9.]+)\)\.$", getattr(option, "help", None) or ""):
-            told[option.name] = float(found[1])
-    assert len(told) >= 10
-    for name, value in told.items():
-        kinds = (RoleSpec(), TrainSpec(), NetworkSpec(backbone="x"), DataSpec(name="x", root="x"))
-        holders = [
-            kind
-            for kind in (kinds[:1] if name in ("calibration", "control", "test") else kinds[1:])
-            if hasattr(kind, name)
-        ]
-        assert getattr(holders[0], name) == value, name
-
-
 @pytest.mark.slow
 def test_two_processes_train_together(made, tmp_path):
     source = ["--data", "derm7pt", "--root", made / "phantom", "--backbone", BACKBONE, "--weights", "scratch"]
@@ -282,22 +247,6 @@ def test_two_processes_train_together(made, tmp_path):
 
 class TestRefusals:
     """Each is one line, exit code 2, and leaves nothing half-written."""
-
-    def test_exit_code_and_single_line(self, tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeskin.cli", "inspect", str(tmp_path / "none")], capture_output=True, text=True
-        )
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert len(done.stderr.strip().splitlines()) == 1
-        assert "Traceback" not in done.stderr
-
-    def test_missing_root_and_wrong_layout(self, tmp_path):
-        out = tmp_path / "run"
-        assert "missing root" in refused("train", "--data", "milk10k", "--root", tmp_path / "x", "--out", out).line()
-        assert "layout" in refused("train", "--data", "milk10k", "--root", tmp_path, "--out", out).line()
-        assert "did you mean 'milk10k'" in refused("train", "--data", "milk", "--root", tmp_path, "--out", out).line()
-        assert not out.exists()
 
     def test_unknown_backbone(self, made, tmp_path):
         source = ["--data", "derm7pt", "--root", made / "phantom", "--out", tmp_path / "run"]
