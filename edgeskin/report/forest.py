@@ -55,9 +55,18 @@ def _shown(result: SweepResult) -> list[Metric]:
 def _variants(result: SweepResult, parts: list[str], top: int) -> int:
     """A row for each variant's first reading, a panel for each metric. Returns where it ends."""
     found = [(v, v.readings[0]) for v in result.variants if v.readings]
+    middles, y, group = [], top + 12, ""
+    for variant, _ in found:
+        if variant.group != group:
+            group = variant.group
+            parts.append(text(8, y + _ROW // 2 + 4, group, "group"))
+            y += _ROW
+        height = _label(parts, variant.title, y)
+        middles.append(y + height / 2)
+        y += height
+    bottom = y
     metrics = _shown(result)
     wide = (_PANELS[1] - _PANELS[0] - _GAP * (len(metrics) - 1)) / len(metrics)
-    bottom = top + 12 + _ROW * len(found)
     for place, metric in enumerate(metrics):
         figures = [one.figures[metric] for _, one in found]
         left = _PANELS[0] + place * (wide + _GAP)
@@ -66,35 +75,35 @@ def _variants(result: SweepResult, parts: list[str], top: int) -> int:
         first = figures[0].estimate.value if figures else None
         if first is not None:
             parts.append(line(axis(first), top + 8, axis(first), bottom, "zero"))
-        for row, one in enumerate(figures):
-            parts += _dot(axis, one, top + 12 + _ROW * row + _ROW // 2)
-    group = ""
-    for row, (variant, _) in enumerate(found):
-        y = top + 12 + _ROW * row + _ROW // 2 + 4
-        if variant.group != group:
-            group = variant.group
-            parts.append(text(8, y, group, "group"))
-        short = textwrap.shorten(variant.title, 46, placeholder=" …")
-        parts.append(text(_LABEL, y, short, "", "end"))
+        for one, middle in zip(figures, middles, strict=True):
+            parts += _dot(axis, one, middle)
     return bottom + 20
+
+
+def _label(parts: list[str], words: str, top: float, indent: int = 14) -> int:
+    """Words in as many lines as they need, from `top` on; the height of their row."""
+    lines = textwrap.wrap(words, _LETTERS - indent // 3)
+    height = max(_ROW, _LINE * len(lines) + 9)
+    start = top + height / 2 + 4 - _LINE * (len(lines) - 1) / 2
+    parts += [text(8 + indent, start + _LINE * index, one) for index, one in enumerate(lines)]
+    return height
 
 
 def _answers(result: SweepResult, parts: list[str], top: int) -> int:
     """A row for each question: the difference in its metric, its bound, its verdict. Returns where it ends."""
     found = [(one, one.differences.get(one.metric)) for one in result.answers]
     axis = _axis([figure for _, figure in found if figure], _PANELS[0] + 40, _RIGHT - 14, zero=True)
-    labels = [textwrap.wrap(one.question, _LETTERS) for one, _ in found]
-    heights = [max(_ROW, _LINE * len(lines) + 9) for lines in labels]
-    bottom = top + 12 + sum(heights)
+    heights, bottom = [], top + 12
+    for one, _ in found:
+        heights.append(_label(parts, one.question, bottom, 0))
+        bottom += heights[-1]
     named = sorted({result.titles[one.metric] for one, _ in found})
     parts.append(text(8, top, f"paired difference in {', '.join(named)}", "head"))
     parts += _grid(axis, top + 8, bottom)
     parts.append(line(axis(0), top + 8, axis(0), bottom, "zero"))
     y = top + 12
-    for (one, figure), lines, height in zip(found, labels, heights, strict=True):
+    for (one, figure), height in zip(found, heights, strict=True):
         middle = y + height / 2
-        start = middle + 4 - _LINE * (len(lines) - 1) / 2
-        parts += [text(8, start + _LINE * index, words) for index, words in enumerate(lines)]
         if figure:
             if one.at_least:
                 parts.append(line(axis(one.at_least), y + 3, axis(one.at_least), y + height - 3, "bound"))
