@@ -71,6 +71,9 @@ class TrainSpec(Spec):
     # frames than it works on (Touvron et al., arXiv 1906.06423); smaller frames also train faster.
     train_size: int = Field(default=192, ge=32)  # side of the training crops at the end; `size` if that is smaller
     start_size: int = Field(default=128, ge=32)  # and at the start; grows over the first 60 % of the epochs
+    # Random crop, flip and turn of a training pair: the same for both of its images, or each its own. The two cameras
+    # never see a lesion at the same place, so that both are true to it; each its own varies more.
+    geometry: Literal["pair", "each"] = "pair"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)  # share of the steps

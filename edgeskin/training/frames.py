@@ -1,4 +1,4 @@
-"""Frames for training: decoded once into one file, augmented pair by pair, the same geometry for both images."""
+"""Frames for training: decoded once into one file, augmented pair by pair."""
 
 import os
 import platform
@@ -116,16 +116,23 @@ class TrainingPairs(Dataset[tuple[Tensor, bool, Tensor]]):
         return pair, self.has_clinical[index], torch.from_numpy(self.labels[index])
 
     def _augment(self, pair: Tensor, size: int) -> Tensor:
-        """Same crop, flip and turn for both images of a pair; colours vary image by image, as cameras do.
+        """Crop, flip and turn, as `geometry` says; colours vary image by image, as cameras do.
 
         uint8 [2, 3, H, W] -> [2, size, size, 3].
         """
-        crop = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True)
-        pair = crop(pair)
-        if torch.rand(()) < 0.5:
-            pair = pair.flip(-1)
-        pair = torch.rot90(pair, int(torch.randint(4, ())), (-2, -1))
+        if self.spec.geometry == "each":
+            pair = torch.cat([place(image, size) for image in pair.split(1)])
+        else:
+            pair = place(pair, size)
         return torch.stack([jitter(image).permute(1, 2, 0) for image in pair.contiguous()])
+
+
+def place(images: Tensor, size: int) -> Tensor:
+    """One random crop, flip and quarter turn for all of these images: uint8 [N, 3, H, W] -> [N, 3, size, size]."""
+    images = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True)(images)
+    if torch.rand(()) < 0.5:
+        images = images.flip(-1)
+    return torch.rot90(images, int(torch.randint(4, ())), (-2, -1))
 
 
 _JITTER: Any = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)

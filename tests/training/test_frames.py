@@ -47,7 +47,8 @@ def pairs(tmp_path) -> list[Pair]:
     return found
 
 
-def dataset(stored, spec=SPEC) -> TrainingPairs:
+def dataset(stored, spec=SPEC, **options) -> TrainingPairs:
+    spec = spec.model_copy(update=options)
     return TrainingPairs(stored, [True] * len(stored), np.arange(len(stored))[:, None], spec)
 
 
@@ -80,6 +81,21 @@ def test_both_images_of_a_pair_get_the_same_geometry(stored, monkeypatch):
         assert not torch.equal(frame[0], torch.from_numpy(twins[key % 6, 0][: frame.shape[1], : frame.shape[2]].copy()))
         seen.add(frame.numpy().tobytes())
     assert len(seen) == 4 * len(twins)  # and each item of each epoch gets its own
+
+
+def test_each_image_gets_a_geometry_of_its_own_where_that_is_asked(stored, monkeypatch):
+    """Two equal images come out unlike, each as the pair's would with those draws; an item stays the same item."""
+    monkeypatch.setattr(module, "jitter", lambda image: image)
+    twins = np.repeat(stored[:, :1], 2, axis=1)
+    items, again = dataset(twins, geometry="each"), dataset(twins, geometry="each")
+    unlike = 0
+    for key in range(4 * len(twins)):
+        frame, _, _ = items[key]
+        unlike += int(not torch.equal(frame[0], frame[1]))
+        assert torch.equal(frame, again[key][0])
+        # The clinical image is drawn first, with the draws that a pair with one geometry has.
+        assert torch.equal(frame[0], dataset(twins)[key][0][0])
+    assert unlike == 4 * len(twins)
 
 
 def test_colours_vary_image_by_image(stored):
